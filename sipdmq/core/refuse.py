@@ -1,0 +1,124 @@
+"""
+Every answer to a request that is not served, in one place. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sipdmq.errors import ParseError, RequestRefused
+from sipdmq.sip.message import Request, Response, response_to
+from sipdmq.sip.status import reason_phrase
+
+__all__ = [
+    "answer",
+    "answer_parse_error",
+    "bad_extension",
+    "bad_request",
+    "interval_too_brief",
+    "merged_request",
+    "method_not_allowed",
+    "not_found",
+    "out_of_order",
+    "too_many_contacts",
+    "too_many_hops",
+    "unsupported_scheme",
+]
+
+
+def answer(request: Request, refusal: RequestRefused, to_tag: str) -> Response:
+    """
+    The response that says what a L{RequestRefused} says.
+    """
+    return response_to(request, refusal.status, to_tag, refusal.headers, refusal.reason)
+
+
+def answer_parse_error(error: ParseError, to_tag: str) -> Response | None:
+    """
+    The response to a request that could not be parsed: what it needs from the request is copied as it came.
+
+    @return: C{None} when there is no request to answer.
+    @see: RFC 3261 §16.3 step 1
+    """
+    request = error.request
+    if request is None:
+        return None
+    usual = reason_phrase(error.status)
+    reason = usual if error.reason == usual else f"{usual} ({error.reason})"
+    try:
+        return response_to(request, error.status, to_tag, reason=reason)
+    except ParseError:
+        # A To that cannot be read cannot be given a tag.
+        return response_to(request, error.status, reason=reason)
+
+
+def bad_request(reason: str) -> RequestRefused:
+    """
+    400, with what is wrong in the reason phrase.
+    """
+    return RequestRefused(400, reason=f"Bad Request ({reason})")
+
+
+def method_not_allowed(allowed: Iterable[str]) -> RequestRefused:
+    """
+    405 (RFC 3261 §8.2.1).
+    """
+    return RequestRefused(405, [("Allow", ", ".join(allowed))])
+
+
+def not_found() -> RequestRefused:
+    """
+    404: no such user, or not our domain (RFC 3261 §8.2.2.1, §10.3 step 5).
+    """
+    return RequestRefused(404)
+
+
+def unsupported_scheme() -> RequestRefused:
+    """
+    416 (RFC 3261 §8.2.2.1).
+    """
+    return RequestRefused(416)
+
+
+def bad_extension(option_tags: Iterable[str]) -> RequestRefused:
+    """
+    420, naming the option tags that we do not have (RFC 3261 §8.2.2.3).
+    """
+    return RequestRefused(420, [("Unsupported", ", ".join(option_tags))])
+
+
+def merged_request() -> RequestRefused:
+    """
+    482 (RFC 3261 §8.2.2.2).
+    """
+    return RequestRefused(482)
+
+
+def too_many_hops() -> RequestRefused:
+    """
+    483 (RFC 3261 §16.3 step 3).
+    """
+    return RequestRefused(483)
+
+
+def interval_too_brief(min_expires: int) -> RequestRefused:
+    """
+    423 (RFC 3261 §10.3 step 7).
+
+    @param min_expires: seconds.
+    """
+    return RequestRefused(423, [("Min-Expires", str(min_expires))])
+
+
+def out_of_order() -> RequestRefused:
+    """
+    500 for a REGISTER that is older than what it would change (RFC 3261 §10.3 step 6 and 7): nothing was changed.
+    """
+    return RequestRefused(500, reason="Server Internal Error (CSeq Out Of Order)")
+
+
+def too_many_contacts() -> RequestRefused:
+    """
+    403: the address-of-record has as many contacts as it may have.
+    """
+    return RequestRefused(403, reason="Forbidden (Too Many Contacts)")

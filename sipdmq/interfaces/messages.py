@@ -1,0 +1,249 @@
+"""
+Between transports, transactions and transaction users (RFC 3261 §5: the layers).
+
+One answer is a Deferred; many answers, or none, are calls on a callback interface.
+"""
+
+from __future__ import annotations
+
+from zope.interface import Attribute, Interface
+
+__all__ = [
+    "IClientTransaction",
+    "IClientUser",
+    "IFlows",
+    "IMessageReceiver",
+    "IRequestSender",
+    "IServerTransaction",
+    "ITargetResolver",
+    "ITransactionUser",
+    "ITransport",
+]
+
+
+class ITransport(Interface):
+    """
+    What the transaction layer asks of the network (RFC 3261 §18).
+    """
+
+    def send(data, target):
+        """
+        Send one message. Never raises: a failure is told to L{IMessageReceiver.transport_failed}, always later, never
+        before this returns.
+
+        @param data: C{bytes}, the whole message.
+        @param target: a L{Target<sipdmq.records.Target>}. A stream is reused or opened; what is waiting for it to
+            open is bounded in bytes.
+        """
+
+    def is_reliable(target):
+        """
+        @return: C{bool}, whether messages to this target arrive or the failure is told.
+        """
+
+    def sent_by(target):
+        """
+        How a request to C{target} names us in its Via.
+
+        @return: C{str}, C{"UDP 192.0.2.1:5060"}: the end of C{sent-protocol}, a space and C{sent-by}
+            (RFC 3261 §18.1.1).
+        @raise UnreachableError: no listener of ours has that protocol and address family.
+        """
+
+    def response_target(request, source):
+        """
+        Where responses to C{request} go (RFC 3261 §18.2.2, RFC 3581): back over the connection, else to the address
+        it came from, at rport's port if that was asked for, else at the sent-by's.
+
+        @return: a L{Target<sipdmq.records.Target>}
+        """
+
+
+class IMessageReceiver(Interface):
+    """
+    What the transports hand over to.
+    """
+
+    def message_received(message, source):
+        """
+        A message that passed the parser; of a request, received and rport stand in its top Via already.
+
+        @param message: L{Request<sipdmq.sip.message.Request>} or L{Response<sipdmq.sip.message.Response>}
+        @param source: L{Source<sipdmq.records.Source>}
+        """
+
+    def malformed_request(error, source):
+        """
+        A request that did not pass the parser, and of which enough could be read to answer it.
+
+        @param error: L{ParseError<sipdmq.errors.ParseError>} whose C{request} is set
+        @param source: L{Source<sipdmq.records.Source>}
+        """
+
+    def transport_failed(target, reason):
+        """
+        What was sent to C{target} has not arrived, or will not.
+
+        @param target: the very L{Target<sipdmq.records.Target>} given to L{ITransport.send}
+        @param reason: C{str}, for the log
+        """
+
+
+class ITransactionUser(Interface):
+    """
+    A core or service on top of the transactions (RFC 3261 §5: TU).
+    """
+
+    def request_received(transaction):
+        """
+        A new request, never a retransmission, never ACK, never CANCEL.
+
+        @param transaction: L{IServerTransaction}; it is answered once with a final response, now or later.
+        """
+
+    def malformed_request(error, source):
+        """
+        As L{IMessageReceiver.malformed_request}: to be answered statelessly.
+        """
+
+    def ack_received(request, source):
+        """
+        An ACK that belongs to no transaction of ours, or to a 2xx: it goes with the dialog.
+        """
+
+    def cancelled(transaction):
+        """
+        The client cancelled this transaction, which has no final response yet. The CANCEL has been answered.
+        """
+
+    def response_lost(transaction, reason):
+        """
+        A response to this transaction could not be sent (RFC 3261 §17.2.4). Not told for final responses of other
+        methods than INVITE: their client repeats the request, and gets them then.
+
+        @param reason: C{str}, for the log
+        """
+
+
+class IServerTransaction(Interface):
+    """
+    One received request and what was answered to it (RFC 3261 §17.2).
+    """
+
+    request = Attribute("The L{Request<sipdmq.sip.message.Request>}, its top Via stamped.")
+    source = Attribute("The L{Source<sipdmq.records.Source>} it came from.")
+
+    def respond(response):
+        """
+        Answer, and keep the answer for retransmissions.
+
+        @raise TransactionStateError: there was a final response before.
+        """
+
+    def respond_statelessly(response):
+        """
+        Answer with a final response and forget the request: a retransmission will be a new request. For whatever
+        costs less to decide again than to remember, and for all that is sent before authentication
+        (RFC 3261 §26.3.2.4), so that a flood holds no memory.
+
+        @raise TransactionStateError: there was a response before.
+        """
+
+    def is_merged():
+        """
+        Whether the same request arrived before on another path (RFC 3261 §8.2.2.2). Only who answers as the UAS may
+        refuse it for that, with 482: for a proxy, forks and spirals are legal.
+
+        @return: C{bool}
+        """
+
+
+class IClientTransaction(Interface):
+    """
+    One request that we sent (RFC 3261 §17.1).
+    """
+
+    request = Attribute("The L{Request<sipdmq.sip.message.Request>} as it was sent last, with our Via on top.")
+    target = Attribute("The L{Target<sipdmq.records.Target>} that it was sent to last.")
+
+    def cancel():
+        """
+        Send CANCEL for an INVITE, as soon as a provisional response allows it (RFC 3261 §9.1). Without effect after
+        a final response and for other methods.
+        """
+
+
+class IClientUser(Interface):
+    """
+    Who sent a request and waits for what becomes of it.
+    """
+
+    def response_received(response):
+        """
+        A response, provisional or final; of an INVITE perhaps several 2xx (RFC 6026).
+        """
+
+    def timed_out():
+        """
+        No target gave a final response in time. To be treated as 408 (RFC 3261 §16.9).
+        """
+
+    def unreachable(reason):
+        """
+        No target could be sent to. To be treated as 503 (RFC 3261 §16.9).
+        """
+
+
+class IRequestSender(Interface):
+    """
+    Sends requests for transaction users.
+    """
+
+    def send_request(request, targets, user):
+        """
+        Send a request in a client transaction. The next target gets it, with a new branch, when one times out
+        without any response, cannot be sent to, or answers 503 (RFC 3263 §4.3).
+
+        @param request: L{Request<sipdmq.sip.message.Request>}, without a Via of ours.
+        @param targets: non-empty tuple of L{Target<sipdmq.records.Target>}, first choice first.
+        @param user: L{IClientUser}
+        @return: L{IClientTransaction}
+        """
+
+    def send_stateless(message, target):
+        """
+        Send once, without transaction: the ACK for a 2xx, or a response to an ACK-less request. A request gets a Via
+        of ours.
+        """
+
+
+class ITargetResolver(Interface):
+    """
+    RFC 3263: from a URI to targets.
+    """
+
+    def resolve(uri):
+        """
+        @param uri: L{SipURI<sipdmq.sip.uri.SipURI>}
+        @return: a Deferred of a non-empty tuple of L{Target<sipdmq.records.Target>}, first choice first, already
+            fired for a numeric host.
+        @raise UnreachableError: (failure of the Deferred) no such name, no address, no answer from DNS in time, or a
+            transport that we have not got.
+        """
+
+
+class IFlows(Interface):
+    """
+    The connections that are open now (RFC 5626: flows).
+    """
+
+    def is_alive(flow):
+        """
+        @param flow: C{str}, the token of L{Source<sipdmq.records.Source>} or of a binding.
+        @return: C{bool}
+        """
+
+    def target_of(flow):
+        """
+        @return: the L{Target<sipdmq.records.Target>} at the other end, or L{None} when the connection is gone.
+        """

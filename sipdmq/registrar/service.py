@@ -1,0 +1,153 @@
+"""
+The registrar as a transaction user: reads a REGISTER, has the store decide, answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import formatdate
+from functools import partial
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from sipdmq.core import refuse
+from sipdmq.core.domains import Domains
+from sipdmq.errors import ParseError, RequestRefused
+from sipdmq.interfaces.location import ILocationStore
+from sipdmq.interfaces.messages import IServerTransaction, ITransactionUser
+from sipdmq.records import Binding, Origin, Protocol, Source, Update
+from sipdmq.registrar.bindings import Register, RegisterLimits, Way, apply_register, format_contact, read_register
+from sipdmq.sip.ids import Ids
+from sipdmq.sip.message import Request, response_to
+from sipdmq.sip.uri import format_host
+
+__all__ = ["Registrar", "way_of"]
+
+log = Logger()
+
+
+def way_of(request: Request, source: Source) -> Way:
+    """
+    How requests get back to whoever sent a REGISTER: C{received} where its Via tells another address than it came from,
+    the listener, and the connection.
+    """
+    via = request.top_via
+    received = ""
+    if source.flow or "received" in via.params or (via.port or 5060) != source.port:
+        received = f"sip:{format_host(source.host)}:{source.port}"
+        if source.protocol is not Protocol.UDP:
+            received = f"{received};transport={source.protocol.name.lower()}"
+    return Way(received, str(source.listener), source.flow)
+
+
+@implementer(ITransactionUser)
+class Registrar:
+    """
+    RFC 3261 §10.3.
+    """
+
+    def __init__(
+        self,
+        store: ILocationStore,
+        domains: Domains,
+        limits: RegisterLimits,
+        ids: Ids,
+        now: Callable[[], float],
+    ) -> None:
+        """
+        @param now: the time, seconds since the epoch.
+        """
+        self._store = ILocationStore(store)
+        self._domains = domains
+        self._limits = limits
+        self._ids = ids
+        self._now = now
+        self._date = ""
+        self._date_second = -1
+
+    def request_received(self, transaction: IServerTransaction) -> None:
+        """
+        See L{ITransactionUser.request_received}.
+
+        @raise RequestRefused: before anything was changed.
+        """
+        request: Request = transaction.request
+        if transaction.is_merged():
+            raise refuse.merged_request()
+        aor = self._aor(request)
+        try:
+            register = read_register(request, aor, self._limits, way_of(request, transaction.source))
+        except ParseError as error:
+            raise refuse.bad_request(error.reason) from None
+        if register.is_query:
+            self._store.lookup(aor).addCallbacks(
+                partial(self._answer, transaction, register), partial(self._fail, transaction)
+            )
+            return
+        now = int(self._now())
+        done = self._store.update(
+            aor,
+            lambda records: apply_register(records, register, now, self._limits, self._ids.ruid),
+            Origin.LOCAL,
+        )
+        done.addCallbacks(partial(self._updated, transaction, register), partial(self._fail, transaction))
+
+    def _aor(self, request: Request) -> str:
+        """
+        The address-of-record that is registered (§10.3 step 5): To, in the domain of the Request-URI.
+        """
+        uri = request.to.uri
+        aor = self._domains.aor_of(uri)
+        if aor is None or self._domains.domain_of(request.uri) != self._domains.domain_of(uri):
+            raise refuse.not_found()
+        return aor
+
+    def _updated(self, transaction: IServerTransaction, register: Register, update: Update) -> None:
+        self._answer(transaction, register, update.bindings)
+
+    def _answer(
+        self, transaction: IServerTransaction, register: Register, bindings: tuple[Binding, ...]
+    ) -> None:
+        """
+        200 with all bindings (§10.3 step 8) and the Path that was stored (RFC 3327 §5.3).
+        """
+        now = int(self._now())
+        headers = [("Contact", format_contact(binding, now)) for binding in bindings]
+        if register.path:
+            headers.append(("Path", register.path))
+        if now != self._date_second:
+            self._date_second = now
+            self._date = formatdate(now, usegmt=True)
+        headers.append(("Date", self._date))
+        transaction.respond(response_to(transaction.request, 200, self._ids.tag(), headers))
+
+    def _fail(self, transaction: IServerTransaction, failure: Failure) -> None:
+        request = transaction.request
+        if isinstance(failure.value, RequestRefused):
+            response = refuse.answer(request, failure.value, self._ids.tag())
+        else:
+            log.failure("{request} failed in the location store", failure, request=request)
+            response = response_to(request, 500, self._ids.tag())
+        transaction.respond(response)
+
+    def malformed_request(self, error: ParseError, source: Source) -> None:
+        """
+        Not the registrar's.
+        """
+
+    def ack_received(self, request: Request, source: Source) -> None:
+        """
+        Not the registrar's.
+        """
+
+    def cancelled(self, transaction: IServerTransaction) -> None:
+        """
+        A REGISTER cannot be cancelled (§9.1).
+        """
+
+    def response_lost(self, transaction: IServerTransaction, reason: str) -> None:
+        """
+        The phone will ask again.
+        """

@@ -1,0 +1,235 @@
+"""
+The location store in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from sipdmq.interfaces.inspection import IInspectable
+from sipdmq.interfaces.location import IBindingListener, ILocationStore
+from sipdmq.records import Binding, BindingChange, Decide, Origin, Page, PageCursor, Update
+
+__all__ = ["MemoryLocationStore"]
+
+log = Logger()
+
+PAGE_SIZE = 500
+"""AoRs in one page: some milliseconds of work."""
+
+
+def _preference(binding: Binding) -> tuple[int, int]:
+    # A contact without q is as good as one with q=1 (RFC 3261 §10.2.1.2 leaves it open; Kamailio does so).
+    return (-1000 if binding.q < 0 else -binding.q, -binding.last_modified)
+
+
+@implementer(ILocationStore, IInspectable)
+class MemoryLocationStore:
+    """
+    Bindings in a dict by AoR; each expires by itself.
+
+    When they expire stands in buckets, one for each second: an AoR is in the bucket of its earliest record, so that
+    nothing ever scans the table, and a refreshed binding leaves nothing behind.
+    """
+
+    def __init__(self, clock: IReactorTime, now: Callable[[], float], max_tombstones: int = 100_000) -> None:
+        """
+        @param clock: for waiting.
+        @param now: the time, seconds since the epoch; it must never jump.
+        @param max_tombstones: removed bindings to remember at most; beyond, a removal leaves no trace.
+        """
+        self._clock = IReactorTime(clock)
+        self._now = now
+        self._max_tombstones = max_tombstones
+        self._records: dict[str, tuple[Binding, ...]] = {}
+        self._buckets: dict[int, set[str]] = {}
+        self._listeners: list[IBindingListener] = []
+        self._live = 0
+        self._tombstones = 0
+        self._call: IDelayedCall | None = None
+        self._next_second = 0
+
+    def snapshot(self) -> dict[str, int | float]:
+        """
+        See L{IInspectable.snapshot}.
+        """
+        return {
+            "location.aors": len(self._records),
+            "location.bindings": self._live,
+            "location.tombstones": self._tombstones,
+        }
+
+    def count(self) -> int:
+        """
+        See L{ILocationStore.count}.
+        """
+        return self._live
+
+    def watch(self, listener: IBindingListener) -> None:
+        """
+        See L{ILocationStore.watch}.
+        """
+        self._listeners.append(IBindingListener(listener))
+
+    def lookup(self, aor: str) -> Deferred[tuple[Binding, ...]]:
+        """
+        See L{ILocationStore.lookup}.
+        """
+        return succeed(self._live_ones(self._records.get(aor, ())))
+
+    def _live_ones(self, records: tuple[Binding, ...]) -> tuple[Binding, ...]:
+        now = self._now()
+        for binding in records:
+            if binding.removed or binding.expires_at <= now:
+                return tuple([b for b in records if not b.removed and b.expires_at > now])
+        return records
+
+    def update(self, aor: str, decide: Decide, origin: Origin) -> Deferred[Update]:
+        """
+        See L{ILocationStore.update}.
+        """
+        before = self._records.get(aor, ())
+        if before and self._expires_at(before) <= self._now():
+            self._expire(aor)
+            before = self._records.get(aor, ())
+        try:
+            after = tuple(decide(before))
+        except Exception:  # noqa: BLE001 - it is the caller's, and reaches him by the Deferred
+            return fail()
+        if len(after) > 1:
+            after = tuple(sorted(after, key=_preference))
+        changes = _changes(before, after, origin)
+        if changes:
+            self._put(aor, before, after)
+            for change in changes:
+                self._tell(change)
+        return succeed(Update(self._live_ones(after), changes))
+
+    def _tell(self, change: BindingChange) -> None:
+        for listener in self._listeners:
+            try:
+                listener.binding_changed(change)
+            except Exception:  # noqa: BLE001
+                # What is stored is stored, and the other listeners shall hear of it.
+                log.failure("a listener failed on {aor}", aor=change.binding.aor)
+
+    def _put(self, aor: str, before: tuple[Binding, ...], after: tuple[Binding, ...]) -> None:
+        """
+        Store the records of an AoR, and keep counts and buckets in step.
+        """
+        removed = sum([b.removed for b in before])
+        tombstones = self._tombstones - removed
+        room = self._max_tombstones - tombstones
+        kept = sum([b.removed for b in after])
+        if kept > room:
+            after = tuple([b for b in after if not b.removed])
+            kept = 0
+        self._tombstones = tombstones + kept
+        self._live += (len(after) - kept) - (len(before) - removed)
+        was = self._expires_at(before) if before else 0
+        if after:
+            self._records[aor] = after
+            due = self._expires_at(after)
+        else:
+            self._records.pop(aor, None)
+            due = 0
+        if due != was:
+            if was:
+                bucket = self._buckets.get(was)
+                if bucket is not None:
+                    bucket.discard(aor)
+                    if not bucket:
+                        del self._buckets[was]
+            if due:
+                self._buckets.setdefault(due, set()).add(aor)
+                if self._call is None:
+                    self._wait()
+
+    @staticmethod
+    def _expires_at(records: tuple[Binding, ...]) -> int:
+        """
+        The second in which the first of the records expires.
+        """
+        return records[0].expires_at if len(records) == 1 else min([b.expires_at for b in records])
+
+    def _wait(self) -> None:
+        """
+        Look again when the next second has begun.
+        """
+        now = self._now()
+        if not self._next_second:
+            self._next_second = int(now)
+        self._call = self._clock.callLater(int(now) + 1 - now, self._tick)
+
+    def _tick(self) -> None:
+        self._call = None
+        now = int(self._now())
+        try:
+            # Usually one second; more after a pause of the process.
+            if now - self._next_second < len(self._buckets):
+                due = [second for second in range(self._next_second, now + 1) if second in self._buckets]
+            else:
+                due = [second for second in self._buckets if second <= now]
+            for second in due:
+                for aor in tuple(self._buckets.get(second, ())):
+                    self._expire(aor)
+            self._next_second = now + 1
+        finally:
+            if self._buckets:
+                self._wait()
+            else:
+                self._next_second = 0
+
+    def _expire(self, aor: str) -> None:
+        """
+        Remove what has expired of one AoR, and tell.
+        """
+        now = self._now()
+        before = self._records[aor]
+        after = tuple([b for b in before if b.expires_at > now])
+        if len(after) == len(before):
+            return
+        self._put(aor, before, after)
+        for binding in before:
+            if binding.expires_at <= now and not binding.removed:
+                self._tell(BindingChange(binding, binding, Origin.EXPIRED))
+
+    def pages(self, cursor: PageCursor | None) -> Deferred[Page]:
+        """
+        See L{ILocationStore.pages}. The names of all AoRs are taken at the first page: a list of references, made in
+        a millisecond for 100,000, and right however the table changes meanwhile.
+        """
+        aors, start = cursor or (tuple(self._records), 0)
+        end = start + PAGE_SIZE
+        bindings = [b for aor in aors[start:end] for b in self._records.get(aor, ())]
+        return succeed(Page(tuple(bindings), (aors, end) if end < len(aors) else None))
+
+    def stop(self) -> None:
+        """
+        Stop the timer; nothing expires any more.
+        """
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+
+def _changes(before: Sequence[Binding], after: Sequence[Binding], origin: Origin) -> tuple[BindingChange, ...]:
+    """
+    What differs between two states of an AoR. Records that C{decide} did not touch are the same objects.
+    """
+    if not before:
+        return tuple([BindingChange(binding, None, origin) for binding in after])
+    previous = {binding.ruid: binding for binding in before}
+    changes = []
+    for binding in after:
+        old = previous.pop(binding.ruid, None)
+        if old is not binding and old != binding:
+            changes.append(BindingChange(binding, old, origin))
+    for gone in previous.values():
+        changes.append(BindingChange(gone._replace(removed=True), gone, origin))
+    return tuple(changes)

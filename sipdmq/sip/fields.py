@@ -1,0 +1,263 @@
+"""
+Header field values as typed values. Each C{parse_x} takes one value, unfolded, and raises L{ParseError} for what
+breaks the grammar of RFC 3261 §25.1.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from sipdmq.errors import ParseError
+from sipdmq.sip.grammar import (
+    MAX_CSEQ,
+    QUOTED_STRING,
+    TOKEN,
+    TOKEN_CHARS,
+    WHITE,
+    parse_number,
+    split_commas,
+)
+from sipdmq.sip.params import Params, parse_params, unquote
+from sipdmq.sip.uri import URI, format_host, parse_host_port, parse_uri
+
+__all__ = [
+    "CSeq",
+    "NameAddr",
+    "Via",
+    "parse_cseq",
+    "parse_name_addr",
+    "parse_q",
+    "parse_tokens",
+    "parse_via",
+    "parse_vias",
+    "q_text",
+]
+
+MAGIC_COOKIE: Final = "z9hG4bK"
+"""RFC 3261 §8.1.1.7: a branch that begins so is unique."""
+
+# display-name = *(token LWS)/ quoted-string
+_DISPLAY_TOKENS: Final = re.compile(rf"[{TOKEN_CHARS}]+(?:[ \t]+[{TOKEN_CHARS}]+)*")
+# sent-protocol = protocol-name SLASH protocol-version SLASH transport, SLASH = SWS "/" SWS
+_SENT_PROTOCOL: Final = re.compile(rf"[sS][iI][pP][ \t]*/[ \t]*2\.0[ \t]*/[ \t]*([{TOKEN_CHARS}]+)[ \t]+")
+_USUAL_PROTOCOLS: Final = {f"SIP/2.0/{name} ": name for name in ("UDP", "TCP", "TLS")}
+_NO_PARAMS: Final[Params] = {}
+# qvalue = ( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )
+_QVALUE: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+_NUMERIC_HOST: Final = re.compile(r"[0-9.]+|[0-9a-f.]*:[0-9a-f:.]+")
+
+
+class Via(NamedTuple):
+    """
+    One value of Via (RFC 3261 §20.42).
+
+    @ivar transport: in upper case, C{"UDP"}; any token.
+    @ivar host: lower case, IPv6 without brackets.
+    @ivar port: C{None} when there is none.
+    """
+
+    transport: str
+    host: str
+    port: int | None
+    params: Params
+
+    @property
+    def branch(self) -> str:
+        """
+        The branch, empty when there is none.
+        """
+        return self.params.get("branch") or ""
+
+    @property
+    def is_unique(self) -> bool:
+        """
+        Whether the branch identifies the transaction: it begins with the magic cookie and goes on behind it
+        (RFC 3261 §17.2.3; RFC 4475 §3.2.1 for the cookie alone).
+        """
+        branch = self.params.get("branch")
+        return branch is not None and len(branch) > 7 and branch[:7].lower() == "z9hg4bk"
+
+    @property
+    def sent_by(self) -> str:
+        """
+        C{host[:port]} in one spelling.
+        """
+        host = format_host(self.host)
+        return host if self.port is None else f"{host}:{self.port}"
+
+
+def parse_via(value: str) -> Via:
+    """
+    Read one Via value.
+
+    @raise ParseError: wrong protocol or version, no host, bad parameters.
+    """
+    head, semicolon, params = value.partition(";")
+    transport = _USUAL_PROTOCOLS.get(head[:12])
+    if transport is not None:
+        sent_by = head[12:]
+    else:
+        match = _SENT_PROTOCOL.match(head)
+        if match is None:
+            raise ParseError("Invalid Via")
+        transport, sent_by = match.group(1).upper(), head[match.end() :]
+    host, port = parse_host_port(sent_by.strip(WHITE))
+    read = parse_params(";" + params) if semicolon else _NO_PARAMS
+    if "received" in read and not _NUMERIC_HOST.fullmatch((read["received"] or "").strip("[]").lower()):
+        raise ParseError("Invalid Via Received")
+    rport = read.get("rport")
+    if rport:
+        parse_number(rport, 65535, "Via Rport")
+    return Via(transport, host, port, read)
+
+
+def parse_vias(values: list[str]) -> list[Via]:
+    """
+    All values of several Via lines, top first.
+    """
+    vias: list[Via] = []
+    for value in values:
+        if "," in value:
+            vias.extend(parse_via(part) for part in split_commas(value))
+        else:
+            vias.append(parse_via(value))
+    return vias
+
+
+class NameAddr(NamedTuple):
+    """
+    A value that is C{name-addr} or C{addr-spec} with parameters: From, To, Contact, Route, Path ...
+
+    @ivar display: the display name, unquoted; empty when there is none.
+    @ivar uri: parsed.
+    @ivar params: of the header field, not of the URI.
+    """
+
+    display: str
+    uri: URI
+    params: Params
+
+    @property
+    def tag(self) -> str:
+        """
+        The tag, empty when there is none.
+        """
+        return self.params.get("tag") or ""
+
+
+def parse_name_addr(value: str) -> NameAddr:
+    """
+    Read C{( name-addr / addr-spec ) *( SEMI generic-param )}.
+
+    Without C{<>} all parameters belong to the header field, and a URI with a question mark or comma is refused
+    (RFC 3261 §20).
+
+    @raise ParseError: an open quote or bracket, a display name that must be quoted, a bad URI, bad parameters.
+    """
+    display = ""
+    if value[:1] == "<":
+        start = 0
+    elif value[:1] == '"':
+        quoted = QUOTED_STRING.match(value)
+        if quoted is None:
+            raise ParseError("Unterminated Quoted String")
+        display = unquote(quoted.group())
+        start = quoted.end()
+        while value[start : start + 1] in (" ", "\t"):
+            start += 1
+        if value[start : start + 1] != "<":
+            raise ParseError("Invalid Name Address")
+    else:
+        start = value.find("<")
+        if start > 0:
+            display = value[:start].rstrip(WHITE)
+            if not _DISPLAY_TOKENS.fullmatch(display):
+                raise ParseError("Invalid Display Name")
+    if start < 0:
+        text, semicolon, tail = value.partition(";")
+        text = text.rstrip(WHITE)
+        if "?" in text or "," in text:
+            raise ParseError("URI Needs Angle Brackets")
+        rest = semicolon + tail
+    else:
+        end = value.find(">", start)
+        if end < 0:
+            raise ParseError("Unterminated Angle Bracket")
+        text = value[start + 1 : end]
+        rest = value[end + 1 :]
+        if rest and rest[0] in WHITE:
+            rest = rest.lstrip(WHITE)
+    if not rest:
+        return NameAddr(display, parse_uri(text), _NO_PARAMS)
+    if rest[0] != ";":
+        raise ParseError("Invalid Name Address")
+    return NameAddr(display, parse_uri(text), parse_params(rest))
+
+
+class CSeq(NamedTuple):
+    """
+    A CSeq (RFC 3261 §20.16).
+
+    @ivar number: 0 to 2**31 - 1.
+    @ivar method: as received; methods are case-sensitive.
+    """
+
+    number: int
+    method: str
+
+
+@lru_cache(maxsize=1024)
+def parse_cseq(value: str) -> CSeq:
+    """
+    Read C{1*DIGIT LWS Method}.
+
+    @raise ParseError: no number, no method, or a number of 2**31 and more (§8.1.1.5).
+    """
+    number, _, method = value.partition(" ")
+    if not TOKEN.fullmatch(method):
+        pieces = value.split()
+        if len(pieces) != 2 or not TOKEN.fullmatch(pieces[1]):
+            raise ParseError("Invalid CSeq")
+        number, method = pieces
+    return CSeq(parse_number(number, MAX_CSEQ, "CSeq"), method)
+
+
+def parse_tokens(values: list[str]) -> list[str]:
+    """
+    Option tags, methods and other comma-separated tokens of all lines of a header field.
+
+    @raise ParseError: one is no token.
+    """
+    tokens = []
+    for value in values:
+        if not value:
+            continue  # Supported may be empty (§20.37)
+        for token in split_commas(value):
+            if not TOKEN.fullmatch(token):
+                raise ParseError("Invalid Token")
+            tokens.append(token)
+    return tokens
+
+
+def parse_q(text: str | None) -> int:
+    """
+    Read a C{qvalue}.
+
+    @return: 0 to 1000 (q × 1000), -1 for C{None}.
+    @raise ParseError: it is none.
+    """
+    if text is None:
+        return -1
+    if not _QVALUE.fullmatch(text):
+        raise ParseError("Invalid Q Value")
+    whole, _, fraction = text.partition(".")
+    return int(whole) * 1000 + int((fraction + "000")[:3])
+
+
+def q_text(q: int) -> str:
+    """
+    The inverse of L{parse_q}: C{"1"}, C{"0.5"}; C{q} is not -1.
+    """
+    return "1" if q >= 1000 else f"0.{q:03d}".rstrip("0").rstrip(".")

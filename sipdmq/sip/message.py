@@ -1,0 +1,310 @@
+"""
+Requests and responses (RFC 3261 §7). What a header says is parsed when somebody asks, and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sipdmq.errors import ParseError
+from sipdmq.sip.fields import CSeq, NameAddr, Via, parse_cseq, parse_name_addr, parse_tokens, parse_via, parse_vias
+from sipdmq.sip.grammar import CALLID, MAX_DELTA_SECONDS, parse_number, split_commas
+from sipdmq.sip.headers import Headers, format_line
+from sipdmq.sip.status import reason_phrase
+from sipdmq.sip.uri import URI, parse_uri
+
+__all__ = ["Message", "Request", "Response", "ack_for", "cancel_for", "response_to"]
+
+
+class Message:
+    """
+    What requests and responses have in common.
+
+    @ivar body: as received.
+    """
+
+    __slots__ = ("_contacts", "_cseq", "_from", "_to", "_top_via", "body", "headers")
+
+    def __init__(self, headers: Headers, body: bytes = b"") -> None:
+        self.headers = headers
+        self.body = body
+        self._top_via: Via | None = None
+        self._from: NameAddr | None = None
+        self._to: NameAddr | None = None
+        self._cseq: CSeq | None = None
+        self._contacts: list[NameAddr] | None = None
+
+    @property
+    def start_line(self) -> str:
+        """
+        The first line, without CRLF.
+        """
+        raise AttributeError("neither request nor response")
+
+    def _required(self, key: str, name: str) -> str:
+        value = self.headers.get(key)
+        if value is None:
+            raise ParseError(f"Missing {name}")
+        return value
+
+    @property
+    def top_via(self) -> Via:
+        """
+        @raise ParseError: none, or not one; so for the other properties.
+        """
+        via = self._top_via
+        if via is None:
+            value = self._required("via", "Via")
+            via = self._top_via = parse_via(split_commas(value)[0] if "," in value else value)
+        return via
+
+    @property
+    def vias(self) -> list[Via]:
+        """
+        All Via values, top first.
+        """
+        return parse_vias(self.headers.get_all("via"))
+
+    @property
+    def from_(self) -> NameAddr:
+        """
+        The From.
+        """
+        value = self._from
+        if value is None:
+            value = self._from = parse_name_addr(self._required("from", "From"))
+        return value
+
+    @property
+    def to(self) -> NameAddr:
+        """
+        The To.
+        """
+        value = self._to
+        if value is None:
+            value = self._to = parse_name_addr(self._required("to", "To"))
+        return value
+
+    @property
+    def cseq(self) -> CSeq:
+        """
+        The CSeq.
+        """
+        value = self._cseq
+        if value is None:
+            value = self._cseq = parse_cseq(self._required("cseq", "CSeq"))
+        return value
+
+    @property
+    def call_id(self) -> str:
+        """
+        The Call-ID; compared byte for byte (§20.8).
+        """
+        value = self._required("call-id", "Call-ID")
+        if not CALLID.fullmatch(value):
+            raise ParseError("Invalid Call-ID")
+        return value
+
+    @property
+    def has_wildcard_contact(self) -> bool:
+        """
+        Whether Contact is C{*} and nothing else.
+        """
+        return self.headers.get("contact") == "*" and not self.headers.is_repeated("contact")
+
+    @property
+    def contacts(self) -> list[NameAddr]:
+        """
+        All Contact values in order; none for C{*}.
+        """
+        contacts = self._contacts
+        if contacts is None:
+            contacts = self._contacts = [] if self.has_wildcard_contact else self.addresses("contact")
+        return contacts
+
+    @property
+    def expires(self) -> int | None:
+        """
+        Seconds in Expires, C{None} when there is none.
+        """
+        value = self.headers.get("expires")
+        return None if value is None else parse_number(value, MAX_DELTA_SECONDS, "Expires")
+
+    def addresses(self, key: str) -> list[NameAddr]:
+        """
+        All values of Route, Record-Route, Path or another list of addresses.
+
+        @param key: lower case.
+        """
+        return [
+            parse_name_addr(part) for value in self.headers.get_all(key) for part in split_commas(value)
+        ]
+
+    def tokens(self, key: str) -> list[str]:
+        """
+        All values of Require, Supported, Allow or another list of tokens.
+
+        @param key: lower case.
+        """
+        return parse_tokens(self.headers.get_all(key))
+
+    def stamp_top_via(self, via: Via, text: str) -> None:
+        """
+        Replace the top Via value, leave the others: what RFC 3261 §18.2.1 has the server transport do.
+
+        @param text: C{via} as it shall be written.
+        """
+        value = self._required("via", "Via")
+        rest = split_commas(value)[1:] if "," in value else []
+        self.headers.replace_first("Via", ", ".join([text, *rest]) if rest else text)
+        self._top_via = via
+
+
+class Request(Message):
+    """
+    A request.
+
+    @ivar method: as received; methods are case-sensitive (§7.1).
+    @ivar uri_text: the Request-URI as received.
+    """
+
+    __slots__ = ("_uri", "method", "uri_text")
+
+    def __init__(self, method: str, uri_text: str, headers: Headers, body: bytes = b"") -> None:
+        super().__init__(headers, body)
+        self.method = method
+        self.uri_text = uri_text
+        self._uri: URI | None = None
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.uri_text!r}>"
+
+    @property
+    def start_line(self) -> str:
+        return f"{self.method} {self.uri_text} SIP/2.0"
+
+    @property
+    def uri(self) -> URI:
+        """
+        The Request-URI.
+        """
+        uri = self._uri
+        if uri is None:
+            uri = self._uri = parse_uri(self.uri_text)
+        return uri
+
+    @property
+    def max_forwards(self) -> int | None:
+        """
+        0 to 255 (§20.22), C{None} when there is none.
+        """
+        value = self.headers.get("max-forwards")
+        return None if value is None else parse_number(value, 255, "Max-Forwards")
+
+    def copy(self) -> Request:
+        """
+        A copy whose headers may be changed; for forwarding.
+        """
+        return Request(self.method, self.uri_text, self.headers.copy(), self.body)
+
+
+class Response(Message):
+    """
+    A response.
+
+    @ivar status: 100 to 699.
+    @ivar reason: the reason phrase, perhaps empty.
+    """
+
+    __slots__ = ("reason", "status")
+
+    def __init__(self, status: int, reason: str, headers: Headers, body: bytes = b"") -> None:
+        super().__init__(headers, body)
+        self.status = status
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.reason!r}>"
+
+    @property
+    def start_line(self) -> str:
+        return f"SIP/2.0 {self.status} {self.reason}"
+
+    def copy(self) -> Response:
+        """
+        A copy whose headers may be changed; for forwarding.
+        """
+        return Response(self.status, self.reason, self.headers.copy(), self.body)
+
+
+_COPIED = frozenset(("via", "from", "to", "call-id", "cseq"))
+
+
+def response_to(
+    request: Request,
+    status: int,
+    to_tag: str = "",
+    headers: Sequence[tuple[str, str]] = (),
+    reason: str = "",
+    body: bytes = b"",
+) -> Response:
+    """
+    A response to a request: Via, From, Call-ID and CSeq copied as they came, To with a tag.
+
+    @param to_tag: added to a To that has none; empty for none (100 Trying).
+    @param headers: C{(name, value)} pairs to add.
+    @param reason: the reason phrase, or empty for the usual one.
+    @param body: its Content-Type is the caller's to add.
+    @see: RFC 3261 §8.2.6
+    """
+    keys: list[str] = []
+    lines: list[str] = []
+    for key, line in request.headers:
+        if key in _COPIED:
+            if key == "to" and to_tag and not request.to.tag:
+                line = f"{line};tag={to_tag}"
+            keys.append(key)
+            lines.append(line)
+    for name, value in headers:
+        keys.append(name.lower())
+        lines.append(format_line(name, value))
+    keys.append("content-length")
+    lines.append(f"Content-Length: {len(body)}")
+    return Response(status, reason or reason_phrase(status), Headers(keys, lines), body)
+
+
+def _branch_request(invite: Request, method: str, to_line: str) -> Request:
+    """
+    A request of the same transaction as C{invite}: its top Via, its Route, its CSeq number.
+    """
+    headers = Headers()
+    headers.add("Via", split_commas(invite.headers.get_all("via")[0])[0])
+    for line in invite.headers.lines_of("route"):
+        headers.add_line("route", line)
+    headers.add("Max-Forwards", "70")
+    headers.add_line("from", invite.headers.lines_of("from")[0])
+    headers.add_line("to", to_line)
+    headers.add_line("call-id", invite.headers.lines_of("call-id")[0])
+    headers.add("CSeq", f"{invite.cseq.number} {method}")
+    headers.add("Content-Length", "0")
+    return Request(method, invite.uri_text, headers)
+
+
+def ack_for(invite: Request, response: Response) -> Request:
+    """
+    The ACK for a non-2xx final response, in the transaction of the INVITE.
+
+    @param invite: as it was sent, our Via on top.
+    @see: RFC 3261 §17.1.1.3
+    """
+    return _branch_request(invite, "ACK", response.headers.lines_of("to")[0])
+
+
+def cancel_for(invite: Request) -> Request:
+    """
+    The CANCEL for an INVITE that we sent.
+
+    @param invite: as it was sent, our Via on top.
+    @see: RFC 3261 §9.1
+    """
+    return _branch_request(invite, "CANCEL", invite.headers.lines_of("to")[0])

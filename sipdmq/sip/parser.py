@@ -1,0 +1,263 @@
+"""
+One datagram or framed message to a L{Request} or L{Response}, every value that we rely on checked.
+
+Strict where a lenient reading could differ from the next hop's: request lines, the fields that name the transaction,
+numbers, URIs. What is refused is answered with 400, from as much of the request as could be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from sipdmq.errors import ParseError
+from sipdmq.sip.fields import parse_name_addr
+from sipdmq.sip.grammar import MAX_DELTA_SECONDS, TOKEN, parse_number, split_commas
+from sipdmq.sip.headers import USUAL_KEYS, Headers, header_key
+from sipdmq.sip.message import Message, Request, Response
+from sipdmq.sip.uri import SipURI
+
+__all__ = ["DEFAULT_LIMITS", "ParserLimits", "parse_message"]
+
+
+class ParserLimits(NamedTuple):
+    """
+    What a message may be at most.
+
+    @ivar message_size: bytes, all of it; more is 513.
+    @ivar headers: header lines; more is 400.
+    @ivar header_length: characters in one header line, with its folds; more is 400, for the start line 414.
+    """
+
+    message_size: int = 65535
+    headers: int = 256
+    header_length: int = 8192
+
+
+DEFAULT_LIMITS: Final = ParserLimits()
+
+_KNOWN_METHODS: Final = frozenset(
+    "REGISTER INVITE ACK BYE CANCEL OPTIONS PRACK SUBSCRIBE NOTIFY PUBLISH INFO REFER MESSAGE UPDATE KDMQ".split()
+)
+
+# "multi01": fields that have one value only (RFC 4475 §3.3.8, §3.3.9)
+_SINGLE: Final = frozenset(
+    "from to call-id cseq max-forwards content-length content-type expires min-expires date event subject "
+    "mime-version priority retry-after user-agent server".split()
+)
+
+
+def parse_message(data: bytes, limits: ParserLimits = DEFAULT_LIMITS, is_stream: bool = False) -> Request | Response:
+    """
+    Read one message.
+
+    @param data: a whole datagram, or what L{sipdmq.sip.framing} cut out of a stream; not empty. CRLFs before the
+        start line are skipped (§7.5).
+    @param is_stream: Content-Length must be there (§18.3); in a datagram the body may end with it, and what is
+        behind C{Content-Length} bytes is dropped.
+    @raise ParseError: with C{request} set if it is a request that can be answered: what its response copies is
+        there, if not always readable.
+    """
+    size = len(data)
+    if size > limits.message_size:
+        # The head alone is read, so that the peer learns why.
+        data = data[: limits.message_size]
+    start = 0
+    while data[start : start + 2] == b"\r\n":
+        start += 2
+    end = data.find(b"\r\n\r\n", start)
+    if end < 0:
+        raise ParseError("No End Of Headers")
+    text = data[start:end].decode("utf-8", "surrogateescape")
+    lines = text.split("\r\n")
+    breaks = len(lines) - 1
+    if text.count("\n") != breaks or text.count("\r") != breaks:
+        raise ParseError("Bare Line Break")
+    start_line = lines.pop(0)
+    headers, fault = _read_headers(lines, text, limits)
+    message, line_fault = _read_start_line(start_line, headers, limits)
+    try:
+        fault = line_fault or fault
+        if fault is not None:
+            raise fault
+        if size > limits.message_size:
+            raise ParseError("Message Too Large", 513)
+        message.body = _read_body(headers, data, end + 4, is_stream)
+        _check(message)
+    except ParseError as error:
+        if isinstance(message, Request) and message.method != "ACK" and "via" in headers:
+            error.request = message
+        raise
+    return message
+
+
+def _read_headers(lines: list[str], text: str, limits: ParserLimits) -> tuple[Headers, ParseError | None]:
+    """
+    All header lines that can be read, and the first fault in one that cannot.
+
+    @param lines: of the head, the start line gone; the list becomes that of the headers.
+    """
+    keys: list[str] = []
+    first: dict[str, str] = {}
+    # Nearly every line is "Name: value" in a usual spelling and without more white space; that is looked for once
+    # for all lines, and costs half of what the careful way does.
+    is_plain = (
+        "\t" not in text
+        and ":  " not in text
+        and " \r\n" not in text
+        and "\r\n " not in text
+        and text[-1:] != " "
+        and len(text) <= limits.header_length
+        and len(lines) <= limits.headers
+    )
+    if is_plain:
+        usual = USUAL_KEYS.get
+        for line in lines:
+            name, _, value = line.partition(": ")
+            key = usual(name)
+            if key is None:
+                break
+            keys.append(key)
+            if key not in first:
+                first[key] = value
+    if len(keys) == len(lines):
+        fault = None
+        headers = Headers(keys, lines, first)
+    else:
+        headers, fault = _read_unusual_headers(lines, limits)
+    if len(headers.keys()) != len(headers):
+        for key in sorted(_SINGLE & headers.keys()):
+            if headers.is_repeated(key):
+                fault = fault or ParseError(f"Repeated {key.title()}")
+    return headers, fault
+
+
+def _read_unusual_headers(lines: list[str], limits: ParserLimits) -> tuple[Headers, ParseError | None]:
+    """
+    As L{_read_headers}, for lines in any spelling, with folds and white space.
+    """
+    fault = None
+    lines = _join_folds(lines)
+    if len(lines) > limits.headers:
+        del lines[limits.headers :]
+        fault = ParseError("Too Many Headers")
+    headers = Headers()
+    for line in lines:
+        name, colon, _ = line.partition(":")
+        try:
+            if not colon:
+                raise ParseError("Header Without Colon")
+            if len(line) > limits.header_length:
+                raise ParseError("Header Too Long")
+            headers.add_line(header_key(name), line)
+        except ParseError as error:
+            fault = fault or error
+    return headers, fault
+
+
+def _join_folds(lines: list[str]) -> list[str]:
+    joined: list[str] = []
+    for line in lines:
+        if line[:1] in (" ", "\t") and joined:
+            joined[-1] = f"{joined[-1]}\r\n{line}"
+        else:
+            joined.append(line)
+    return joined
+
+
+def _read_start_line(
+    line: str, headers: Headers, limits: ParserLimits
+) -> tuple[Request | Response, ParseError | None]:
+    if line[:4].upper() == "SIP/" and line[:8].upper().startswith("SIP/2.0 "):
+        return _read_status_line(line, headers), None
+    method, _, rest = line.partition(" ")
+    uri, _, version = rest.rpartition(" ")
+    fault = None
+    if len(line) > limits.header_length:
+        fault = ParseError("Request-URI Too Long", 414)
+    elif version != "SIP/2.0" and version.upper() != "SIP/2.0":
+        is_version = version[:4].upper() == "SIP/" and " " not in uri
+        fault = ParseError("Version Not Supported", 505) if is_version else ParseError("Invalid Request Line")
+    elif not uri or " " in uri or (method not in _KNOWN_METHODS and not TOKEN.fullmatch(method)):
+        fault = ParseError("Invalid Request Line")
+    return Request(method, uri, headers), fault
+
+
+def _read_status_line(line: str, headers: Headers) -> Response:
+    # "SIP/2.0 100 " with an empty phrase is right, "SIP/2.0 100" tolerated (RFC 4475 §3.1.1.13)
+    code, _, reason = line[8:].partition(" ")
+    if not (len(code) == 3 and code.isascii() and code.isdigit() and "1" <= code[0] <= "6"):
+        raise ParseError("Invalid Status Code")
+    return Response(int(code), reason, headers)
+
+
+def _read_body(headers: Headers, data: bytes, start: int, is_stream: bool) -> bytes:
+    length_text = headers.get("content-length")
+    if length_text is None:
+        if is_stream:
+            raise ParseError("Missing Content-Length")
+        return data[start:]
+    if length_text == "0":
+        return b""
+    length = parse_number(length_text, 2**31, "Content-Length")
+    if length > len(data) - start:
+        raise ParseError("Content-Length Too Large")
+    return data[start : start + length]
+
+
+def _check_addresses(values: list[str]) -> None:
+    for value in values:
+        for part in split_commas(value):
+            parse_name_addr(part)
+
+
+def _check_expires(values: list[str]) -> None:
+    parse_number(values[0], MAX_DELTA_SECONDS, "Expires")
+
+
+def _check_max_forwards(values: list[str]) -> None:
+    parse_number(values[0], 255, "Max-Forwards")
+
+
+# Fields whose values are looked at in every message that has them; those whose values the message keeps come apart.
+_CHECKS: Final[dict[str, Callable[[list[str]], None]]] = {
+    "expires": _check_expires,
+    "max-forwards": _check_max_forwards,
+    "min-expires": _check_expires,
+    "path": _check_addresses,
+    "record-route": _check_addresses,
+    "route": _check_addresses,
+}
+
+
+_CHECKED: Final = frozenset(_CHECKS)
+
+
+def _check(message: Message) -> None:
+    """
+    Whether all mandatory fields are there and all that routing and matching rely on can be read.
+
+    @raise ParseError: the first that cannot.
+    @see: RFC 3261 §8.1.1, §16.3 step 1
+    """
+    headers = message.headers
+    via = message.top_via
+    if headers.is_repeated("via") or "," in (headers.get("via") or ""):
+        message.vias  # noqa: B018
+    message.from_, message.to, message.call_id  # noqa: B018 - they raise when they cannot be read
+    if "contact" in headers:
+        for contact in message.contacts:
+            expires = contact.params.get("expires")
+            if expires is not None:
+                parse_number(expires, MAX_DELTA_SECONDS, "Expires")
+    cseq = message.cseq
+    if isinstance(message, Request):
+        if cseq.method != message.method:
+            raise ParseError("CSeq Method Mismatch")
+        uri = message.uri
+        if isinstance(uri, SipURI) and uri.headers is not None:
+            raise ParseError("Headers In Request-URI")  # §19.1.1, table 1; RFC 4475 §3.1.2.11
+        if via.branch == "" and "branch" in via.params:
+            raise ParseError("Invalid Branch")
+    for key in headers.keys() & _CHECKED:
+        _CHECKS[key](headers.get_all(key))

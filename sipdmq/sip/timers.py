@@ -1,0 +1,56 @@
+"""
+The timers of SIP by their letters (RFC 3261, table 4; RFC 6026 for L and M).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["TimerValues"]
+
+
+class TimerValues(NamedTuple):
+    """
+    The three base values, all in seconds, and what is derived from them.
+
+    @ivar t1: estimate of the round-trip time.
+    @ivar t2: the longest interval between retransmissions of a non-INVITE request or an INVITE response.
+    @ivar t4: how long a message stays in the network.
+    """
+
+    t1: float = 0.5
+    t2: float = 4.0
+    t4: float = 5.0
+
+    @property
+    def lifetime(self) -> float:
+        """
+        64 × T1: timers B, F, H, J, L and M.
+        """
+        return 64 * self.t1
+
+    @property
+    def d(self) -> float:
+        """
+        Timer D, unreliable: how long retransmitted final responses of an INVITE are expected; at least 32 s.
+        """
+        return max(32.0, 64 * self.t1)
+
+    @property
+    def trying(self) -> float:
+        """
+        How long an INVITE waits for its transaction user before the transaction sends 100 (§17.2.1).
+        """
+        return 0.2
+
+    @property
+    def trying_non_invite(self) -> float:
+        """
+        When a non-INVITE request that has no response is answered with 100: the client's timer E has reached T2
+        (RFC 4320 §4.1), so its retransmissions cannot be slowed down any more.
+        """
+        interval, waited = self.t1, 0.0
+        while interval < self.t2:
+            waited += interval
+            interval *= 2
+        return waited

@@ -1,0 +1,302 @@
+"""
+Client transactions (RFC 3261 §17.1), and one request over all its targets (RFC 3263 §4.3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IDelayedCall
+from zope.interface import implementer
+
+from sipdmq.errors import UnreachableError
+from sipdmq.interfaces.messages import IClientTransaction, IClientUser
+from sipdmq.records import Protocol, Target
+from sipdmq.sip.fsm import INVITE_CLIENT, NON_INVITE_CLIENT, Action, Event, State, Table, step
+from sipdmq.sip.message import Request, Response, ack_for, cancel_for
+from sipdmq.sip.writer import format_message
+from sipdmq.transaction.keys import client_key
+
+if TYPE_CHECKING:
+    from sipdmq.transaction.layer import TransactionLayer
+
+__all__ = ["ClientTransaction", "TargetedRequest"]
+
+MAX_UDP_REQUEST = 1300
+"""RFC 3261 §18.1.1: bytes; longer requests go by a congestion-controlled transport, the path MTU being unknown."""
+
+
+class ClientTransaction:
+    """
+    One request to one target.
+    """
+
+    __slots__ = (
+        "_data",
+        "_interval",
+        "_layer",
+        "_owner",
+        "_retransmission",
+        "_table",
+        "_wants_cancel",
+        "branch",
+        "request",
+        "state",
+        "target",
+    )
+
+    def __init__(
+        self,
+        layer: TransactionLayer,
+        owner: TargetedRequest | None,
+        request: Request,
+        data: bytes,
+        target: Target,
+        branch: str,
+    ) -> None:
+        """
+        @param owner: told what happens; L{None} for a CANCEL, whose answer matters to nobody.
+        @param request: with our Via on top.
+        @param data: the bytes of C{request}.
+        """
+        self._layer = layer
+        self._owner = owner
+        self.request = request
+        self._data = data
+        self.target = target
+        self.branch = branch
+        is_invite = request.method == "INVITE"
+        self._table: Table = INVITE_CLIENT if is_invite else NON_INVITE_CLIENT
+        self.state = State.CALLING if is_invite else State.TRYING
+        self._retransmission: IDelayedCall | None = None
+        self._interval = 0.0
+        self._wants_cancel = False
+
+    def __repr__(self) -> str:
+        return f"<ClientTransaction {self.request.method} {self.state.name}>"
+
+    @property
+    def key(self) -> str:
+        """
+        Its name in the layer.
+        """
+        return client_key(self.branch, self.request.method)
+
+    @property
+    def _is_invite(self) -> bool:
+        return self._table is INVITE_CLIENT
+
+    def start(self) -> None:
+        """
+        Send the request and start the timers that begin with it.
+        """
+        layer = self._layer
+        layer.watch_target(self, self.target)
+        layer.start_timer(self, Action.START_B if self._is_invite else Action.START_F, False)
+        if not layer.transport.is_reliable(self.target):
+            self._interval = layer.timers.t1
+            self._wait()
+        layer.transport.send(self._data, self.target)
+
+    def _wait(self) -> None:
+        self._retransmission = self._layer.clock.callLater(self._interval, self._retransmit)
+
+    def _retransmit(self) -> None:
+        self._retransmission = None
+        self.handle(Event.TIMER_A if self._is_invite else Event.TIMER_E)
+
+    def response_received(self, response: Response) -> None:
+        """
+        Take the step for a response.
+        """
+        status = response.status
+        event = (
+            Event.RESPONSE_1XX if status < 200 else Event.RESPONSE_2XX if status < 300 else Event.RESPONSE_FINAL
+        )
+        self.handle(event, response)
+        if self._wants_cancel and self.state is State.PROCEEDING and status < 200:
+            self._send_cancel()
+
+    def handle(self, event: Event, response: Response | None = None, reason: str = "") -> None:
+        """
+        Take the step for an event.
+
+        @param response: of a response event.
+        @param reason: of a transport error.
+        """
+        row = step(self._table, self.state, event)
+        if row is None:
+            return
+        layer = self._layer
+        self.state = row[0]
+        if (self._is_invite and self.state is not State.CALLING) or self.state in (State.COMPLETED, State.TERMINATED):
+            self._stop_retransmission()
+        if self.state is State.TERMINATED:
+            layer.client_ended(self)
+        for action in row[1]:
+            if action is Action.TELL_RESPONSE:
+                if self._owner is not None and response is not None:
+                    self._owner.response_received(response)
+            elif action is Action.SEND_REQUEST:
+                layer.transport.send(self._data, self.target)
+            elif action is Action.RESTART_A:
+                self._interval *= 2
+                self._wait()
+            elif action is Action.RESTART_E:
+                self._interval = min(self._interval * 2, layer.timers.t2)
+                self._wait()
+            elif action is Action.RESTART_E_T2:
+                self._interval = layer.timers.t2
+                self._wait()
+            elif action is Action.SEND_ACK:
+                if response is not None:
+                    layer.transport.send(format_message(ack_for(self.request, response)), self.target)
+            elif action is Action.TELL_TIMEOUT:
+                if self._owner is not None:
+                    self._owner.timed_out(event is Event.TIMER_CANCEL)
+            elif action is Action.TELL_TRANSPORT_ERROR:
+                if self._owner is not None:
+                    self._owner.unreachable(reason)
+            else:
+                layer.start_timer(self, action, layer.transport.is_reliable(self.target))
+
+    def cancel(self) -> None:
+        """
+        See L{IClientTransaction.cancel}.
+        """
+        if self._wants_cancel or not self._is_invite or self.state not in (State.CALLING, State.PROCEEDING):
+            return
+        self._wants_cancel = True
+        if self.state is State.PROCEEDING:
+            self._send_cancel()
+
+    def _send_cancel(self) -> None:
+        self._wants_cancel = False
+        layer = self._layer
+        request = cancel_for(self.request)
+        cancel = ClientTransaction(layer, None, request, format_message(request), self.target, self.branch)
+        if layer.client_started(cancel):  # else it was sent before
+            layer.start_timer(self, Action.START_CANCEL, False)
+            cancel.start()
+
+    def _stop_retransmission(self) -> None:
+        if self._retransmission is not None:
+            self._retransmission.cancel()
+            self._retransmission = None
+
+    def stop(self) -> None:
+        """
+        End without a word; for the layer.
+        """
+        self.state = State.TERMINATED
+        self._stop_retransmission()
+        self._layer.unwatch_target(self, self.target)
+
+
+@implementer(IClientTransaction)
+class TargetedRequest:
+    """
+    A request on its way to the first of its targets that takes it: a client transaction for each, one after the other.
+    """
+
+    __slots__ = ("_current", "_has_response", "_is_cancelled", "_layer", "_original", "_targets", "_user")
+
+    def __init__(
+        self, layer: TransactionLayer, request: Request, targets: tuple[Target, ...], user: IClientUser
+    ) -> None:
+        self._layer = layer
+        self._original = request
+        self._user = user
+        # (target, whether only for when the one before could not be connected to), next one last
+        self._targets = [(target, False) for target in reversed(targets)]
+        self._current: ClientTransaction | None = None
+        self._has_response = False
+        self._is_cancelled = False
+
+    @property
+    def request(self) -> Request:
+        """
+        As it was sent last.
+        """
+        return self._original if self._current is None else self._current.request
+
+    @property
+    def target(self) -> Target | None:
+        """
+        Where it was sent last.
+        """
+        return None if self._current is None else self._current.target
+
+    def start(self) -> None:
+        """
+        Send to the first target.
+        """
+        self._try_next("no target", after_timeout=False)
+
+    def _try_next(self, reason: str, after_timeout: bool) -> None:
+        layer = self._layer
+        while self._targets and not self._is_cancelled:
+            target, only_instead = self._targets.pop()
+            if only_instead and after_timeout:
+                continue  # the request was taken; its length was not what failed
+            branch = layer.ids.branch()
+            try:
+                request, data = layer.with_via(self._original, target, branch)
+            except UnreachableError as error:
+                reason = error.reason
+                continue
+            if (
+                target.protocol is Protocol.UDP
+                and len(data) > MAX_UDP_REQUEST
+                and not target.fixed
+                and not only_instead
+            ):
+                self._targets.append((target, True))
+                target = target._replace(protocol=Protocol.TCP)
+                try:
+                    request, data = layer.with_via(self._original, target, branch)
+                except UnreachableError:
+                    continue
+            self._current = ClientTransaction(layer, self, request, data, target, branch)
+            layer.client_started(self._current)
+            self._current.start()
+            return
+        if after_timeout or self._is_cancelled:
+            self._user.timed_out()
+        else:
+            self._user.unreachable(reason)
+
+    def response_received(self, response: Response) -> None:
+        """
+        From the current transaction.
+        """
+        if response.status == 503 and self._targets and not self._has_response and not self._is_cancelled:
+            self._try_next("503", after_timeout=True)
+            return
+        self._has_response = True
+        self._user.response_received(response)
+
+    def timed_out(self, is_cancelled: bool) -> None:
+        """
+        From the current transaction.
+
+        @param is_cancelled: it was we who gave up.
+        """
+        if self._has_response or is_cancelled:
+            self._user.timed_out()
+        else:
+            self._try_next("timeout", after_timeout=True)
+
+    def unreachable(self, reason: str) -> None:
+        """
+        From the current transaction.
+        """
+        self._try_next(reason, after_timeout=False)
+
+    def cancel(self) -> None:
+        """
+        See L{IClientTransaction.cancel}.
+        """
+        self._is_cancelled = True
+        if self._current is not None:
+            self._current.cancel()

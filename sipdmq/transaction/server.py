@@ -1,0 +1,195 @@
+"""
+One server transaction (RFC 3261 §17.2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.interfaces import IDelayedCall
+from zope.interface import implementer
+
+from sipdmq.errors import TransactionStateError
+from sipdmq.interfaces.messages import IServerTransaction
+from sipdmq.records import Source, Target
+from sipdmq.sip.fsm import INVITE_SERVER, NON_INVITE_SERVER, Action, Event, State, Table, step
+from sipdmq.sip.message import Request, Response, response_to
+from sipdmq.sip.writer import format_message
+from sipdmq.transaction.keys import merge_key
+
+if TYPE_CHECKING:
+    from sipdmq.transaction.layer import TransactionLayer
+
+__all__ = ["ServerTransaction"]
+
+_ANSWERED: Final = frozenset((State.ACCEPTED, State.COMPLETED, State.CONFIRMED, State.TERMINATED))
+
+
+@implementer(IServerTransaction)
+class ServerTransaction:
+    """
+    A request and what is answered to it, until nobody can ask for it again.
+    """
+
+    __slots__ = (
+        "_interval",
+        "_layer",
+        "_response",
+        "_retransmission",
+        "_table",
+        "_target",
+        "is_cancelled",
+        "key",
+        "merge",
+        "request",
+        "source",
+        "state",
+        "to_tag",
+    )
+
+    def __init__(self, layer: TransactionLayer, key: str, request: Request, source: Source) -> None:
+        self._layer = layer
+        self.key = key
+        self.request = request
+        self.source = source
+        self._table: Table = NON_INVITE_SERVER
+        self.state = State.TRYING
+        if request.method == "INVITE":
+            self._table = INVITE_SERVER
+            self.state = State.PROCEEDING
+        self.merge = 0
+        self.to_tag = ""
+        self.is_cancelled = False
+        self._response = b""
+        self._target: Target | None = None
+        self._retransmission: IDelayedCall | None = None
+        self._interval = 0.0
+
+    def __repr__(self) -> str:
+        return f"<ServerTransaction {self.request.method} {self.state.name}>"
+
+    @property
+    def is_invite(self) -> bool:
+        """
+        Whether the request is an INVITE.
+        """
+        return self._table is INVITE_SERVER
+
+    @property
+    def is_answered(self) -> bool:
+        """
+        Whether a final response was sent.
+        """
+        return self.state in _ANSWERED
+
+    @property
+    def target(self) -> Target:
+        """
+        Where the responses go.
+        """
+        target = self._target
+        if target is None:
+            target = self._target = self._layer.transport.response_target(self.request, self.source)
+        return target
+
+    def is_merged(self) -> bool:
+        """
+        See L{IServerTransaction.is_merged}.
+        """
+        if self.request.to.tag:
+            return False
+        self.merge = merge_key(self.request)
+        return self._layer.claim_merge(self)
+
+    def respond(self, response: Response) -> None:
+        """
+        See L{IServerTransaction.respond}.
+        """
+        status = response.status
+        if status == 408 and not self.is_invite:
+            # RFC 4320 §4.2: a 408 arrives when the client has given up, and does harm on the way
+            self._layer.server_ended(self)
+            return
+        event = Event.USER_1XX if status < 200 else Event.USER_2XX if status < 300 else Event.USER_FINAL
+        row = step(self._table, self.state, event)
+        if row is None:
+            raise TransactionStateError(f"{status} to {self!r}")
+        self._response = format_message(response)
+        if self.is_invite and not self.to_tag and status > 100:
+            self.to_tag = response.to.tag
+        self._take(row)
+
+    def respond_statelessly(self, response: Response) -> None:
+        """
+        See L{IServerTransaction.respond_statelessly}.
+        """
+        if self._response or self.is_answered:
+            raise TransactionStateError(f"{response.status} to {self!r}")
+        self._layer.server_ended(self)
+        self._layer.transport.send(format_message(response), self.target)
+
+    def handle(self, event: Event, reason: str = "") -> None:
+        """
+        Take the step for an event from the network or the clock.
+
+        @param reason: of a transport error.
+        """
+        row = step(self._table, self.state, event)
+        if row is not None:
+            self._take(row, reason)
+
+    def _take(self, row: tuple[State, tuple[Action, ...]], reason: str = "") -> None:
+        layer = self._layer
+        self.state = row[0]
+        for action in row[1]:
+            if action is Action.SEND_RESPONSE:
+                if self.state is not State.COMPLETED or self.is_invite:
+                    layer.watch_target(self, self.target)
+                layer.transport.send(self._response, self.target)
+            elif action is Action.START_J:
+                # Timer J is the completed table's; of the rest of this transaction nothing is needed any more.
+                layer.server_completed(self, self._response)
+            elif action is Action.RESEND_RESPONSE:
+                if self._response:
+                    layer.transport.send(self._response, self.target)
+            elif action is Action.SEND_TRYING:
+                if not self._response:
+                    self._response = format_message(response_to(self.request, 100))
+                    layer.transport.send(self._response, self.target)
+            elif action is Action.START_G:
+                if not layer.transport.is_reliable(self.target):
+                    self._interval = layer.timers.t1
+                    self._retransmission = layer.clock.callLater(self._interval, self._retransmit)
+            elif action is Action.RESTART_G:
+                self._interval = min(self._interval * 2, layer.timers.t2)
+                self._retransmission = layer.clock.callLater(self._interval, self._retransmit)
+            elif action is Action.TELL_ACK:
+                pass  # the layer hands the ACK itself to the user
+            elif action is Action.TELL_TIMEOUT:
+                layer.user.response_lost(self, "no ACK")
+            elif action is Action.TELL_TRANSPORT_ERROR:
+                layer.user.response_lost(self, reason)
+            else:
+                layer.start_timer(self, action, layer.transport.is_reliable(self.target))
+        if self.state is State.TERMINATED:
+            layer.server_ended(self)
+        elif self.state is State.CONFIRMED:
+            self._stop_retransmission()
+
+    def _retransmit(self) -> None:
+        self._retransmission = None
+        self.handle(Event.TIMER_G)
+
+    def _stop_retransmission(self) -> None:
+        if self._retransmission is not None:
+            self._retransmission.cancel()
+            self._retransmission = None
+
+    def stop(self) -> None:
+        """
+        End without a word; for the layer.
+        """
+        self.state = State.TERMINATED
+        self._stop_retransmission()
+        if self._target is not None:
+            self._layer.unwatch_target(self, self._target)

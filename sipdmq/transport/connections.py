@@ -1,0 +1,251 @@
+"""
+All stream connections of the node: how many, how long idle, and which one leads where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTCP, IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from sipdmq.config import LimitsConfig
+from sipdmq.interfaces.inspection import IInspectable
+from sipdmq.interfaces.messages import IFlows
+from sipdmq.records import Listener, Protocol, Source, Target
+from sipdmq.sip.framing import StreamFramer
+from sipdmq.sip.ids import Ids
+from sipdmq.transport.stream import SipStream, SipStreamFactory
+
+__all__ = ["Connections"]
+
+
+class _Opening:
+    """
+    A connection on its way, and what waits for it.
+    """
+
+    __slots__ = ("size", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[bytes, Target]] = []
+        self.size = 0
+
+
+@implementer(IFlows, IInspectable)
+class Connections:
+    """
+    The open connections, by flow token and by address. A connection is used both ways, whoever opened it
+    (RFC 3261 §18: "connections be kept open").
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        connector: IReactorTCP,
+        ids: Ids,
+        limits: LimitsConfig,
+        received: Callable[[bytes, Source], None],
+        failed: Callable[[Target, str], None],
+    ) -> None:
+        """
+        @param connector: opens connections.
+        @param received: called with each whole message.
+        @param failed: called with the target and the reason when something could not be sent; never from L{send}.
+        """
+        self._clock = IReactorTime(clock)
+        self._connector = connector
+        self._ids = ids
+        self.limits = limits
+        self.received = received
+        self._failed = failed
+        self._by_flow: dict[str, SipStream] = {}
+        self._by_address: dict[tuple[Protocol, str, int], SipStream] = {}
+        self._opening: dict[tuple[Protocol, str, int], _Opening] = {}
+        self._per_source: dict[str, int] = {}
+        # In the order of the last activity, and of the begin of the stall: the first is the next to be closed.
+        self._idle_since: dict[SipStream, float] = {}
+        self._stalled_since: dict[SipStream, float] = {}
+        self._sweep: IDelayedCall | None = None
+        self._is_stopped = False
+        self._turned_away = 0
+        self._closed_overdue = 0
+
+    def snapshot(self) -> dict[str, int | float]:
+        """
+        See L{IInspectable.snapshot}.
+        """
+        return {
+            "transport.connections": len(self._by_flow),
+            "transport.stalled": len(self._stalled_since),
+            "transport.opening": len(self._opening),
+            "transport.turned_away": self._turned_away,
+            "transport.closed_overdue": self._closed_overdue,
+        }
+
+    def factory(self, listener: Listener) -> SipStreamFactory:
+        """
+        What accepts the connections of a listener.
+        """
+        return SipStreamFactory(lambda address: self._accept(listener, address))
+
+    def _accept(self, listener: Listener, address: IAddress | None) -> SipStream | None:
+        assert isinstance(address, (IPv4Address, IPv6Address))
+        host = address.host
+        limits = self.limits
+        if len(self._by_flow) >= limits.connections or self._per_source.get(host, 0) >= limits.connections_per_source:
+            self._turned_away += 1
+            return None
+        return self._stream(listener, listener.protocol, host, address.port)
+
+    def _stream(self, listener: Listener, protocol: Protocol, host: str, port: int) -> SipStream:
+        source = Source(protocol, host, port, listener, self._ids.flow())
+        return SipStream(self, source, StreamFramer(self.limits.parser))
+
+    # from the streams
+
+    def opened(self, stream: SipStream) -> None:
+        """
+        A connection is there.
+        """
+        source = stream.source
+        self._by_flow[source.flow] = stream
+        self._by_address[source.protocol, source.host, source.port] = stream
+        self._per_source[source.host] = self._per_source.get(source.host, 0) + 1
+        self._idle_since[stream] = self._clock.seconds()
+        if self._sweep is None:
+            self._sweep = self._clock.callLater(1, self._close_overdue)
+
+    def closed(self, stream: SipStream, targets: tuple[Target, ...], reason: str) -> None:
+        """
+        A connection is gone.
+
+        @param targets: what it carried messages for.
+        """
+        source = stream.source
+        if self._by_flow.pop(source.flow, None) is None:
+            return
+        address = (source.protocol, source.host, source.port)
+        if self._by_address.get(address) is stream:
+            del self._by_address[address]
+        count = self._per_source[source.host] - 1
+        if count:
+            self._per_source[source.host] = count
+        else:
+            del self._per_source[source.host]
+        self._idle_since.pop(stream, None)
+        self._stalled_since.pop(stream, None)
+        if not self._is_stopped:
+            for target in targets:
+                self._failed(target, reason)
+
+    def active(self, stream: SipStream) -> None:
+        """
+        Something was read, or reading and writing have changed.
+        """
+        if stream.source.flow not in self._by_flow:
+            return
+        now = self._clock.seconds()
+        self._idle_since.pop(stream, None)
+        self._idle_since[stream] = now
+        if not stream.is_stalled:
+            self._stalled_since.pop(stream, None)
+        elif stream not in self._stalled_since:
+            self._stalled_since[stream] = now
+
+    def _close_overdue(self) -> None:
+        self._sweep = None
+        now = self._clock.seconds()
+        for since, limit in (
+            (self._stalled_since, self.limits.message_timeout),
+            (self._idle_since, self.limits.idle_timeout),
+        ):
+            overdue = []
+            for stream, start in since.items():
+                if start + limit > now:
+                    break
+                overdue.append(stream)
+            for stream in overdue:
+                self._closed_overdue += 1
+                stream.abort()
+        if self._by_flow:
+            self._sweep = self._clock.callLater(1, self._close_overdue)
+
+    # for the layer
+
+    def send(self, data: bytes, target: Target, listener: Listener) -> None:
+        """
+        Send over the connection of the target, over another one to its address, or over a new one.
+
+        @param listener: for whom a new connection speaks.
+        """
+        stream = self._by_flow.get(target.flow) if target.flow else None
+        if stream is None and not target.flow_only:
+            stream = self._by_address.get((target.protocol, target.host, target.port))
+        if stream is not None:
+            stream.send(data, target)
+        elif target.flow_only:
+            self._clock.callLater(0, self._failed, target, "the connection is gone")
+        else:
+            self._open(data, target, listener)
+
+    def _open(self, data: bytes, target: Target, listener: Listener) -> None:
+        address = (target.protocol, target.host, target.port)
+        opening = self._opening.get(address)
+        if opening is None:
+            if len(self._opening) + len(self._by_flow) >= self.limits.connections:
+                self._clock.callLater(0, self._failed, target, "too many connections")
+                return
+            opening = self._opening[address] = _Opening()
+            endpoint = TCP6ClientEndpoint if ":" in target.host else TCP4ClientEndpoint
+            factory = SipStreamFactory(lambda _: self._stream(listener, *address))
+            connecting = endpoint(
+                self._connector, target.host, target.port, self.limits.connect_timeout, (listener.host, 0)
+            ).connect(factory)
+            connecting.addCallbacks(self._connected, self._refused, callbackArgs=(address,), errbackArgs=(address,))
+        opening.size += len(data)
+        if opening.size > self.limits.write_buffer:
+            opening.size -= len(data)
+            self._clock.callLater(0, self._failed, target, "too much waits for the connection")
+            return
+        opening.waiting.append((data, target))
+
+    def _connected(self, stream: SipStream, address: tuple[Protocol, str, int]) -> None:
+        for data, target in self._opening.pop(address, _Opening()).waiting:
+            stream.send(data, target)
+
+    def _refused(self, failure: Failure, address: tuple[Protocol, str, int]) -> None:
+        opening = self._opening.pop(address, _Opening())
+        if not self._is_stopped:
+            for target in dict.fromkeys(target for _, target in opening.waiting):
+                self._clock.callLater(0, self._failed, target, failure.getErrorMessage())
+
+    def is_alive(self, flow: str) -> bool:
+        """
+        See L{IFlows.is_alive}.
+        """
+        return flow in self._by_flow
+
+    def target_of(self, flow: str) -> Target | None:
+        """
+        See L{IFlows.target_of}.
+        """
+        stream = self._by_flow.get(flow)
+        if stream is None:
+            return None
+        source = stream.source
+        return Target(source.protocol, source.host, source.port, True, flow, True, source.listener)
+
+    def stop(self) -> None:
+        """
+        Close all connections.
+        """
+        self._is_stopped = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for stream in tuple(self._by_flow.values()):
+            stream.abort()
