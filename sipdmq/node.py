@@ -194,6 +194,6 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     )
     service = MultiService()
     node = Node(reactor, sockets, transport, transactions, store, resolver)
-    node.setName("node")  # type: ignore[no-untyped-call]
-    node.setServiceParent(service)  # type: ignore[no-untyped-call]
+    node.setName("node")
+    node.setServiceParent(service)
     return service

@@ -10,7 +10,7 @@ from typing import Final
 
 from sipdmq.sip.uri import URI, SipURI, format_host
 
-__all__ = ["Domains", "is_address"]
+__all__ = ["Domains", "aor_in", "is_address"]
 
 _ADDRESS: Final = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
 
@@ -67,13 +67,22 @@ class Domains:
 
     def aor_of(self, uri: URI) -> str | None:
         """
-        The canonical address-of-record of a URI in one of our domains: C{"alice@example.org"}, without parameters,
-        escapes in one spelling.
+        The canonical address-of-record of a URI in one of our domains.
 
         @return: C{None} if the domain is not ours, or if there is no user.
-        @see: RFC 3261 §10.3 step 5
         """
         domain = self.domain_of(uri)
-        if domain is None or not isinstance(uri, SipURI) or not uri.user:
-            return None
-        return f"{uri.canonical_user}@{format_host(domain)}"
+        return None if domain is None else aor_in(domain, uri)
+
+
+def aor_in(domain: str, uri: URI) -> str | None:
+    """
+    The canonical address-of-record of a URI whose domain is known: C{"alice@example.org"}, without parameters,
+    escapes in one spelling.
+
+    @return: C{None} if there is no user.
+    @see: RFC 3261 §10.3 step 5
+    """
+    if not isinstance(uri, SipURI) or not uri.user:
+        return None
+    return f"{uri.canonical_user}@{format_host(domain)}"

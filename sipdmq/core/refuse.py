@@ -45,11 +45,7 @@ def answer_parse_error(error: ParseError, to_tag: str) -> Response | None:
         return None
     usual = reason_phrase(error.status)
     reason = usual if error.reason == usual else f"{usual} ({error.reason})"
-    try:
-        return response_to(request, error.status, to_tag, reason=reason)
-    except ParseError:
-        # A To that cannot be read cannot be given a tag.
-        return response_to(request, error.status, reason=reason)
+    return response_to(request, error.status, to_tag, reason=reason)
 
 
 def bad_request(reason: str) -> RequestRefused:

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from email.utils import formatdate
-from functools import partial
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipdmq.core import refuse
-from sipdmq.core.domains import Domains
+from sipdmq.core.domains import Domains, aor_in
 from sipdmq.errors import ParseError, RequestRefused
 from sipdmq.interfaces.location import ILocationStore
 from sipdmq.interfaces.messages import IServerTransaction, ITransactionUser
@@ -35,7 +34,7 @@ def way_of(request: Request, source: Source) -> Way:
     """
     via = request.top_via
     received = ""
-    if source.flow or "received" in via.params or (via.port or 5060) != source.port:
+    if source.flow or via.host != source.host or (via.port or 5060) != source.port:
         received = f"sip:{format_host(source.host)}:{source.port}"
         if source.protocol is not Protocol.UDP:
             received = f"{received};transport={source.protocol.name.lower()}"
@@ -83,7 +82,7 @@ class Registrar:
             raise refuse.bad_request(error.reason) from None
         if register.is_query:
             self._store.lookup(aor).addCallbacks(
-                partial(self._answer, transaction, register), partial(self._fail, transaction)
+                self._answer, self._fail, (transaction, register), None, (transaction,), None
             )
             return
         now = int(self._now())
@@ -92,23 +91,26 @@ class Registrar:
             lambda records: apply_register(records, register, now, self._limits, self._ids.ruid),
             Origin.LOCAL,
         )
-        done.addCallbacks(partial(self._updated, transaction, register), partial(self._fail, transaction))
+        done.addCallbacks(self._updated, self._fail, (transaction, register), None, (transaction,), None)
 
     def _aor(self, request: Request) -> str:
         """
         The address-of-record that is registered (§10.3 step 5): To, in the domain of the Request-URI.
         """
         uri = request.to.uri
-        aor = self._domains.aor_of(uri)
-        if aor is None or self._domains.domain_of(request.uri) != self._domains.domain_of(uri):
+        domain = self._domains.domain_of(uri)
+        if domain is None or domain != self._domains.domain_of(request.uri):
+            raise refuse.not_found()
+        aor = aor_in(domain, uri)
+        if aor is None:
             raise refuse.not_found()
         return aor
 
-    def _updated(self, transaction: IServerTransaction, register: Register, update: Update) -> None:
-        self._answer(transaction, register, update.bindings)
+    def _updated(self, update: Update, transaction: IServerTransaction, register: Register) -> None:
+        self._answer(update.bindings, transaction, register)
 
     def _answer(
-        self, transaction: IServerTransaction, register: Register, bindings: tuple[Binding, ...]
+        self, bindings: tuple[Binding, ...], transaction: IServerTransaction, register: Register
     ) -> None:
         """
         200 with all bindings (§10.3 step 8) and the Path that was stored (RFC 3327 §5.3).
@@ -123,7 +125,7 @@ class Registrar:
         headers.append(("Date", self._date))
         transaction.respond(response_to(transaction.request, 200, self._ids.tag(), headers))
 
-    def _fail(self, transaction: IServerTransaction, failure: Failure) -> None:
+    def _fail(self, failure: Failure, transaction: IServerTransaction) -> None:
         request = transaction.request
         if isinstance(failure.value, RequestRefused):
             response = refuse.answer(request, failure.value, self._ids.tag())

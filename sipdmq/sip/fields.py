@@ -46,7 +46,10 @@ _USUAL_PROTOCOLS: Final = {f"SIP/2.0/{name} ": name for name in ("UDP", "TCP", "
 _NO_PARAMS: Final[Params] = {}
 # qvalue = ( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )
 _QVALUE: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
-_NUMERIC_HOST: Final = re.compile(r"[0-9.]+|[0-9a-f.]*:[0-9a-f:.]+")
+# via-received = "received" EQUAL (IPv4address / IPv6address), brackets tolerated (RFC 5118 §4.5)
+_NUMERIC_HOST: Final = re.compile(
+    r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*|\[[0-9A-Fa-f:.]+\]"
+)
 
 
 class Via(NamedTuple):
@@ -105,8 +108,10 @@ def parse_via(value: str) -> Via:
         transport, sent_by = match.group(1).upper(), head[match.end() :]
     host, port = parse_host_port(sent_by.strip(WHITE))
     read = parse_params(";" + params) if semicolon else _NO_PARAMS
-    if "received" in read and not _NUMERIC_HOST.fullmatch((read["received"] or "").strip("[]").lower()):
+    if "received" in read and not _NUMERIC_HOST.fullmatch(read["received"] or ""):
         raise ParseError("Invalid Via Received")
+    if "branch" in read and not TOKEN.fullmatch(read["branch"] or ""):
+        raise ParseError("Invalid Branch")
     rport = read.get("rport")
     if rport:
         parse_number(rport, 65535, "Via Rport")
@@ -156,44 +161,53 @@ def parse_name_addr(value: str) -> NameAddr:
 
     @raise ParseError: an open quote or bracket, a display name that must be quoted, a bad URI, bad parameters.
     """
-    display = ""
     if value[:1] == "<":
-        start = 0
-    elif value[:1] == '"':
+        display = ""
+        text, bracket, rest = value[1:].partition(">")
+        if not bracket:
+            raise ParseError("Unterminated Angle Bracket")
+    else:
+        display, text, rest = _take_apart(value)
+    if not rest:
+        return NameAddr(display, parse_uri(text), _NO_PARAMS)
+    if rest[0] != ";":
+        rest = rest.lstrip(WHITE)
+        if rest[:1] != ";":
+            raise ParseError("Invalid Name Address")
+    params = parse_params(rest)
+    if "tag" in params and not TOKEN.fullmatch(params["tag"] or ""):
+        raise ParseError("Invalid Tag")
+    return NameAddr(display, parse_uri(text), params)
+
+
+def _take_apart(value: str) -> tuple[str, str, str]:
+    """
+    Display name, URI and parameters of a value that does not begin with C{<}.
+    """
+    if value[:1] == '"':
         quoted = QUOTED_STRING.match(value)
         if quoted is None:
             raise ParseError("Unterminated Quoted String")
         display = unquote(quoted.group())
-        start = quoted.end()
-        while value[start : start + 1] in (" ", "\t"):
-            start += 1
-        if value[start : start + 1] != "<":
+        tail = value[quoted.end() :].lstrip(WHITE)
+        if tail[:1] != "<":
             raise ParseError("Invalid Name Address")
+        tail = tail[1:]
     else:
-        start = value.find("<")
-        if start > 0:
-            display = value[:start].rstrip(WHITE)
-            if not _DISPLAY_TOKENS.fullmatch(display):
-                raise ParseError("Invalid Display Name")
-    if start < 0:
-        text, semicolon, tail = value.partition(";")
-        text = text.rstrip(WHITE)
-        if "?" in text or "," in text:
-            raise ParseError("URI Needs Angle Brackets")
-        rest = semicolon + tail
-    else:
-        end = value.find(">", start)
-        if end < 0:
-            raise ParseError("Unterminated Angle Bracket")
-        text = value[start + 1 : end]
-        rest = value[end + 1 :]
-        if rest and rest[0] in WHITE:
-            rest = rest.lstrip(WHITE)
-    if not rest:
-        return NameAddr(display, parse_uri(text), _NO_PARAMS)
-    if rest[0] != ";":
-        raise ParseError("Invalid Name Address")
-    return NameAddr(display, parse_uri(text), parse_params(rest))
+        name, bracket, tail = value.partition("<")
+        if not bracket or ";" in name:
+            text, semicolon, params = value.partition(";")
+            text = text.rstrip(WHITE)
+            if "?" in text or "," in text:
+                raise ParseError("URI Needs Angle Brackets")
+            return "", text, semicolon + params
+        display = name.rstrip(WHITE)
+        if not _DISPLAY_TOKENS.fullmatch(display):
+            raise ParseError("Invalid Display Name")
+    text, bracket, rest = tail.partition(">")
+    if not bracket:
+        raise ParseError("Unterminated Angle Bracket")
+    return display, text, rest
 
 
 class CSeq(NamedTuple):
@@ -217,10 +231,10 @@ def parse_cseq(value: str) -> CSeq:
     """
     number, _, method = value.partition(" ")
     if not TOKEN.fullmatch(method):
-        pieces = value.split()
-        if len(pieces) != 2 or not TOKEN.fullmatch(pieces[1]):
+        number, _, method = value.replace("\t", " ").partition(" ")
+        method = method.lstrip(" ")
+        if not TOKEN.fullmatch(method):
             raise ParseError("Invalid CSeq")
-        number, method = pieces
     return CSeq(parse_number(number, MAX_CSEQ, "CSeq"), method)
 
 

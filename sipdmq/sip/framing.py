@@ -12,8 +12,10 @@ from sipdmq.sip.parser import DEFAULT_LIMITS, ParserLimits
 __all__ = ["Frame", "StreamFramer"]
 
 # Content-Length at the beginning of a header line, folds included.
-_CONTENT_LENGTH: Final = re.compile(rb"\r\n(?:content-length|l)[ \t]*:((?:[^\r]|\r\n[ \t])*)", re.IGNORECASE)
-_DIGITS: Final = re.compile(rb"0*[0-9]{1,10}")
+_CONTENT_LENGTH: Final = re.compile(
+    rb"\r\n(?:content-length|l)[ \t]*:((?:[^\r]|\r\n[ \t]|\r(?!\n))*)", re.IGNORECASE
+)
+_NUMBER: Final = re.compile(rb"(?:[ \t]|\r\n[ \t])*0*([0-9]{1,10})(?:[ \t]|\r\n[ \t])*")
 
 
 class Frame(NamedTuple):
@@ -30,6 +32,7 @@ class Frame(NamedTuple):
 
 
 KEEP_ALIVE: Final = Frame(b"")
+_CR: Final = 13
 
 
 class StreamFramer:
@@ -44,16 +47,16 @@ class StreamFramer:
         self._limits = limits
         # bytes, not a bytearray: an idle connection shares the one empty object
         self._buffer = b""
-        self._searched = 0  # no end of headers before this offset
+        self._searched = 0  # no end of headers before this offset in the message
         self._needed = 0  # length of the message at the front, 0 while unknown
         self._is_over = False
 
     @property
     def is_partial(self) -> bool:
         """
-        Whether the stream stands inside a message.
+        Whether the stream stands inside a message; a line break alone is none.
         """
-        return bool(self._buffer)
+        return bool(self._buffer.lstrip(b"\r\n"))
 
     def feed(self, data: bytes) -> list[Frame]:
         """
@@ -64,45 +67,51 @@ class StreamFramer:
             return []
         buffer = self._buffer + data if self._buffer else data
         frames: list[Frame] = []
-        while buffer:
-            if not self._needed and buffer[:1] == b"\r":
-                if buffer[:4] == b"\r\n\r\n":
+        start, size = 0, len(buffer)
+        while start < size:
+            if not self._needed and buffer[start] == _CR:
+                if buffer.startswith(b"\r\n\r\n", start):
                     frames.append(KEEP_ALIVE)
-                    buffer = buffer[4:]
+                    start += 4
                     continue
-                if len(buffer) < 4 and b"\r\n\r\n".startswith(buffer):
+                if b"\r\n\r\n".startswith(buffer[start : start + 4]):
                     break
-                if buffer[:2] == b"\r\n":  # empty lines before a message are skipped (§7.5)
-                    buffer = buffer[2:]
+                if buffer.startswith(b"\r\n", start):  # empty lines before a message are skipped (§7.5)
+                    start += 2
                     continue
-            frame = self._cut(buffer)
+            frame = self._cut(buffer, start)
             if frame is None:
                 break
             frames.append(frame)
+            self._searched = self._needed = 0
             if frame.is_last:
                 self._is_over = True
-                buffer = b""
+                start = size
             else:
-                buffer = buffer[len(frame.data) :]
-            self._searched = self._needed = 0
-        self._buffer = buffer
+                start += len(frame.data)
+        self._buffer = buffer[start:] if start else buffer
         return frames
 
-    def _cut(self, buffer: bytes) -> Frame | None:
+    def _cut(self, buffer: bytes, start: int) -> Frame | None:
+        """
+        The message that begins at C{start}; C{None} while it is not whole.
+        """
         if not self._needed:
-            end = buffer.find(b"\r\n\r\n", self._searched)
+            end = buffer.find(b"\r\n\r\n", start + self._searched)
             if end < 0:
-                if len(buffer) > self._limits.message_size:
-                    return Frame(buffer + b"\r\n\r\n", True)
-                self._searched = max(0, len(buffer) - 3)
+                if len(buffer) - start > self._limits.message_size:
+                    return Frame(buffer[start:], True)
+                self._searched = max(0, len(buffer) - start - 3)
                 return None
             head = end + 4
-            lengths = [b"".join(value.split()) for value in _CONTENT_LENGTH.findall(buffer, 0, end)]
-            if len(lengths) != 1 or not _DIGITS.fullmatch(lengths[0]):
-                return Frame(buffer[:head], True)
-            self._needed = head + int(lengths[0])
+            lengths = _CONTENT_LENGTH.findall(buffer, start, end)
+            number = _NUMBER.fullmatch(lengths[0]) if len(lengths) == 1 else None
+            if number is None:
+                return Frame(buffer[start:head], True)
+            self._needed = head - start + int(number.group(1))
             if self._needed > self._limits.message_size:
-                return Frame(buffer[:head] + bytes(self._limits.message_size), True)
-        if len(buffer) < self._needed:
+                # As long as it says, to be refused for that; the rest of it is never read.
+                return Frame(buffer[start:head].ljust(self._limits.message_size + 1, b"\0"), True)
+        if len(buffer) - start < self._needed:
             return None
-        return Frame(buffer[: self._needed])
+        return Frame(buffer[start : start + self._needed])

@@ -16,8 +16,8 @@ from sipdmq.errors import ParseError
 
 __all__ = [
     "CALLID",
+    "FOLD",
     "HOST",
-    "LWS",
     "MAX_CSEQ",
     "MAX_DELTA_SECONDS",
     "QUOTED_STRING",
@@ -36,8 +36,8 @@ WHITE: Final = " \t"
 TOKEN_CHARS: Final = r"A-Za-z0-9\-.!%*_+`'~"
 TOKEN: Final = re.compile(rf"[{TOKEN_CHARS}]+")
 
-# LWS = [*WSP CRLF] 1*WSP
-LWS: Final = re.compile(r"[ \t]*\r\n[ \t]+|[ \t]+")
+# LWS = [*WSP CRLF] 1*WSP, where it has a CRLF
+FOLD: Final = re.compile(r"[ \t]*\r\n[ \t]+")
 
 # quoted-string = SWS DQUOTE *(qdtext / quoted-pair ) DQUOTE
 # quoted-pair   = "\" (%x00-09 / %x0B-0C / %x0E-7F)

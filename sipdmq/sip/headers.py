@@ -8,7 +8,7 @@ from collections.abc import Iterator, KeysView
 from typing import Final
 
 from sipdmq.errors import ParseError
-from sipdmq.sip.grammar import LWS, TOKEN, WHITE
+from sipdmq.sip.grammar import FOLD, TOKEN, WHITE
 
 __all__ = ["USUAL_KEYS", "Headers", "format_line", "header_key", "unfold"]
 
@@ -71,7 +71,7 @@ def unfold(value: str) -> str:
     """
     A value without its line folds: each becomes one space (RFC 3261 §7.3.1).
     """
-    return LWS.sub(" ", value) if "\r" in value else value
+    return FOLD.sub(" ", value) if "\r" in value else value
 
 
 class Headers:
@@ -107,6 +107,14 @@ class Headers:
                 first[key] = _value(line)
         self._first = first
         return first
+
+    @property
+    def first(self) -> dict[str, str]:
+        """
+        The value of the first line of each key; not to be changed.
+        """
+        first = self._first
+        return first if first is not None else self._index()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """

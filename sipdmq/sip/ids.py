@@ -31,7 +31,7 @@ class Ids:
         self._process = random_bytes(6).hex()
         self._key = random_bytes(32)
         self._count = 0
-        self._pool = ""
+        self._pool: list[str] = []
 
     def _next(self) -> int:
         self._count += 1
@@ -49,9 +49,9 @@ class Ids:
         """
         if not self._pool:
             # asking the kernel once for many costs a tenth of asking for each
-            self._pool = self._random_bytes(_TAG_BYTES * 256).hex()
-        tag, self._pool = self._pool[: 2 * _TAG_BYTES], self._pool[2 * _TAG_BYTES :]
-        return tag
+            digits = self._random_bytes(_TAG_BYTES * 256).hex()
+            self._pool = [digits[at : at + 2 * _TAG_BYTES] for at in range(0, len(digits), 2 * _TAG_BYTES)]
+        return self._pool.pop()
 
     def stateless_tag(self, seed: str) -> str:
         """

@@ -23,7 +23,7 @@ class Message:
     @ivar body: as received.
     """
 
-    __slots__ = ("_contacts", "_cseq", "_from", "_to", "_top_via", "body", "headers")
+    __slots__ = ("_call_id", "_contacts", "_cseq", "_from", "_to", "_top_via", "body", "headers")
 
     def __init__(self, headers: Headers, body: bytes = b"") -> None:
         self.headers = headers
@@ -33,6 +33,32 @@ class Message:
         self._to: NameAddr | None = None
         self._cseq: CSeq | None = None
         self._contacts: list[NameAddr] | None = None
+        self._call_id: str | None = None
+
+    def check(self) -> None:
+        """
+        Read all that every message must have, and keep it.
+
+        @raise ParseError: something is missing or breaks the grammar.
+        @see: RFC 3261 §8.1.1
+        """
+        headers = self.headers
+        get = headers.first.get
+        via, from_, to, call_id, cseq = get("via"), get("from"), get("to"), get("call-id"), get("cseq")
+        if via is None or from_ is None or to is None or call_id is None or cseq is None:
+            names = ("Via", "From", "To", "Call-ID", "CSeq")
+            missing = [name for name, value in zip(names, (via, from_, to, call_id, cseq)) if value is None]
+            raise ParseError(f"Missing {missing[0]}")
+        if "," in via or headers.is_repeated("via"):
+            self._top_via = self.vias[0]
+        else:
+            self._top_via = parse_via(via)
+        self._from = parse_name_addr(from_)
+        self._to = parse_name_addr(to)
+        if not CALLID.fullmatch(call_id):
+            raise ParseError("Invalid Call-ID")
+        self._call_id = call_id
+        self._cseq = parse_cseq(cseq)
 
     @property
     def start_line(self) -> str:
@@ -100,9 +126,12 @@ class Message:
         """
         The Call-ID; compared byte for byte (§20.8).
         """
-        value = self._required("call-id", "Call-ID")
-        if not CALLID.fullmatch(value):
-            raise ParseError("Invalid Call-ID")
+        value = self._call_id
+        if value is None:
+            value = self._required("call-id", "Call-ID")
+            if not CALLID.fullmatch(value):
+                raise ParseError("Invalid Call-ID")
+            self._call_id = value
         return value
 
     @property
@@ -110,7 +139,7 @@ class Message:
         """
         Whether Contact is C{*} and nothing else.
         """
-        return self.headers.get("contact") == "*" and not self.headers.is_repeated("contact")
+        return self.headers.first.get("contact") == "*" and not self.headers.is_repeated("contact")
 
     @property
     def contacts(self) -> list[NameAddr]:
@@ -119,7 +148,14 @@ class Message:
         """
         contacts = self._contacts
         if contacts is None:
-            contacts = self._contacts = [] if self.has_wildcard_contact else self.addresses("contact")
+            value = self.headers.first.get("contact")
+            if value is None or self.has_wildcard_contact:
+                contacts = []
+            elif "," not in value and not self.headers.is_repeated("contact"):
+                contacts = [parse_name_addr(value)]
+            else:
+                contacts = self.addresses("contact")
+            self._contacts = contacts
         return contacts
 
     @property
@@ -127,7 +163,7 @@ class Message:
         """
         Seconds in Expires, C{None} when there is none.
         """
-        value = self.headers.get("expires")
+        value = self.headers.first.get("expires")
         return None if value is None else parse_number(value, MAX_DELTA_SECONDS, "Expires")
 
     def addresses(self, key: str) -> list[NameAddr]:
@@ -198,7 +234,7 @@ class Request(Message):
         """
         0 to 255 (§20.22), C{None} when there is none.
         """
-        value = self.headers.get("max-forwards")
+        value = self.headers.first.get("max-forwards")
         return None if value is None else parse_number(value, 255, "Max-Forwards")
 
     def copy(self) -> Request:
@@ -237,7 +273,11 @@ class Response(Message):
         return Response(self.status, self.reason, self.headers.copy(), self.body)
 
 
-_COPIED = frozenset(("via", "from", "to", "call-id", "cseq"))
+def _lacks_tag(request: Request) -> bool:
+    try:
+        return not request.to.tag
+    except ParseError:
+        return False
 
 
 def response_to(
@@ -249,27 +289,39 @@ def response_to(
     body: bytes = b"",
 ) -> Response:
     """
-    A response to a request: Via, From, Call-ID and CSeq copied as they came, To with a tag.
+    A response to a request: Via, From, Call-ID and CSeq with the values that came, To with a tag.
 
-    @param to_tag: added to a To that has none; empty for none (100 Trying).
-    @param headers: C{(name, value)} pairs to add.
+    @param to_tag: added to a To that has none; empty for none (100 Trying). A To that cannot be read stays as it is.
+    @param headers: C{(name, value)} pairs to add, names in their long form.
     @param reason: the reason phrase, or empty for the usual one.
     @param body: its Content-Type is the caller's to add.
     @see: RFC 3261 §8.2.6
     """
-    keys: list[str] = []
-    lines: list[str] = []
-    for key, line in request.headers:
-        if key in _COPIED:
-            if key == "to" and to_tag and not request.to.tag:
-                line = f"{line};tag={to_tag}"
+    copied = request.headers
+    get = copied.first.get
+    vias = copied.get_all("via")
+    keys = ["via"] * len(vias)
+    lines = [f"Via: {via}" for via in vias]
+    to_value = get("to")
+    if to_tag and to_value is not None and _lacks_tag(request):
+        to_value = f"{to_value};tag={to_tag}"
+    for key, name, value in (
+        ("from", "From", get("from")),
+        ("to", "To", to_value),
+        ("call-id", "Call-ID", get("call-id")),
+        ("cseq", "CSeq", get("cseq")),
+    ):
+        if value is not None:
             keys.append(key)
-            lines.append(line)
+            lines.append(f"{name}: {value}")
+    if status == 100 and "timestamp" in copied:  # §8.2.6.1
+        keys.append("timestamp")
+        lines.append(f"Timestamp: {get('timestamp')}")
     for name, value in headers:
         keys.append(name.lower())
         lines.append(format_line(name, value))
     keys.append("content-length")
-    lines.append(f"Content-Length: {len(body)}")
+    lines.append(f"Content-Length: {len(body)}" if body else "Content-Length: 0")
     return Response(status, reason or reason_phrase(status), Headers(keys, lines), body)
 
 

@@ -7,12 +7,10 @@ numbers, URIs. What is refused is answered with 400, from as much of the request
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from sipdmq.errors import ParseError
-from sipdmq.sip.fields import parse_name_addr
-from sipdmq.sip.grammar import MAX_DELTA_SECONDS, TOKEN, parse_number, split_commas
+from sipdmq.sip.grammar import MAX_DELTA_SECONDS, TOKEN, parse_number
 from sipdmq.sip.headers import USUAL_KEYS, Headers, header_key
 from sipdmq.sip.message import Message, Request, Response
 from sipdmq.sip.uri import SipURI
@@ -59,9 +57,6 @@ def parse_message(data: bytes, limits: ParserLimits = DEFAULT_LIMITS, is_stream:
         there, if not always readable.
     """
     size = len(data)
-    if size > limits.message_size:
-        # The head alone is read, so that the peer learns why.
-        data = data[: limits.message_size]
     start = 0
     while data[start : start + 2] == b"\r\n":
         start += 2
@@ -113,9 +108,9 @@ def _read_headers(lines: list[str], text: str, limits: ParserLimits) -> tuple[He
     if is_plain:
         usual = USUAL_KEYS.get
         for line in lines:
-            name, _, value = line.partition(": ")
+            name, colon, value = line.partition(": ")
             key = usual(name)
-            if key is None:
+            if key is None or not colon:
                 break
             keys.append(key)
             if key not in first:
@@ -156,34 +151,38 @@ def _read_unusual_headers(lines: list[str], limits: ParserLimits) -> tuple[Heade
 
 
 def _join_folds(lines: list[str]) -> list[str]:
-    joined: list[str] = []
+    folded: list[list[str]] = []
     for line in lines:
-        if line[:1] in (" ", "\t") and joined:
-            joined[-1] = f"{joined[-1]}\r\n{line}"
+        if line[:1] in (" ", "\t") and folded:
+            folded[-1].append(line)
         else:
-            joined.append(line)
-    return joined
+            folded.append([line])
+    return ["\r\n".join(pieces) for pieces in folded]
 
 
 def _read_start_line(
     line: str, headers: Headers, limits: ParserLimits
 ) -> tuple[Request | Response, ParseError | None]:
-    if line[:4].upper() == "SIP/" and line[:8].upper().startswith("SIP/2.0 "):
-        return _read_status_line(line, headers), None
+    if line[:4].isascii() and line[:4].upper() == "SIP/":
+        return _read_status_line(line, headers, limits), None
     method, _, rest = line.partition(" ")
     uri, _, version = rest.rpartition(" ")
     fault = None
     if len(line) > limits.header_length:
         fault = ParseError("Request-URI Too Long", 414)
-    elif version != "SIP/2.0" and version.upper() != "SIP/2.0":
-        is_version = version[:4].upper() == "SIP/" and " " not in uri
+    elif version != "SIP/2.0" and not (version.isascii() and version.upper() == "SIP/2.0"):
+        is_version = version.isascii() and version[:4].upper() == "SIP/" and " " not in uri
         fault = ParseError("Version Not Supported", 505) if is_version else ParseError("Invalid Request Line")
     elif not uri or " " in uri or (method not in _KNOWN_METHODS and not TOKEN.fullmatch(method)):
         fault = ParseError("Invalid Request Line")
     return Request(method, uri, headers), fault
 
 
-def _read_status_line(line: str, headers: Headers) -> Response:
+def _read_status_line(line: str, headers: Headers, limits: ParserLimits) -> Response:
+    if line[4:8] != "2.0 ":
+        raise ParseError("Version Not Supported", 505)
+    if len(line) > limits.header_length:
+        raise ParseError("Status Line Too Long")
     # "SIP/2.0 100 " with an empty phrase is right, "SIP/2.0 100" tolerated (RFC 4475 §3.1.1.13)
     code, _, reason = line[8:].partition(" ")
     if not (len(code) == 3 and code.isascii() and code.isdigit() and "1" <= code[0] <= "6"):
@@ -205,32 +204,8 @@ def _read_body(headers: Headers, data: bytes, start: int, is_stream: bool) -> by
     return data[start : start + length]
 
 
-def _check_addresses(values: list[str]) -> None:
-    for value in values:
-        for part in split_commas(value):
-            parse_name_addr(part)
-
-
-def _check_expires(values: list[str]) -> None:
-    parse_number(values[0], MAX_DELTA_SECONDS, "Expires")
-
-
-def _check_max_forwards(values: list[str]) -> None:
-    parse_number(values[0], 255, "Max-Forwards")
-
-
-# Fields whose values are looked at in every message that has them; those whose values the message keeps come apart.
-_CHECKS: Final[dict[str, Callable[[list[str]], None]]] = {
-    "expires": _check_expires,
-    "max-forwards": _check_max_forwards,
-    "min-expires": _check_expires,
-    "path": _check_addresses,
-    "record-route": _check_addresses,
-    "route": _check_addresses,
-}
-
-
-_CHECKED: Final = frozenset(_CHECKS)
+# Lists of addresses whose values are looked at in every message that has them.
+_ADDRESS_LISTS: Final = ("route", "record-route", "path")
 
 
 def _check(message: Message) -> None:
@@ -241,23 +216,22 @@ def _check(message: Message) -> None:
     @see: RFC 3261 §8.1.1, §16.3 step 1
     """
     headers = message.headers
-    via = message.top_via
-    if headers.is_repeated("via") or "," in (headers.get("via") or ""):
-        message.vias  # noqa: B018
-    message.from_, message.to, message.call_id  # noqa: B018 - they raise when they cannot be read
-    if "contact" in headers:
+    message.check()
+    first = headers.first
+    if "contact" in first:
         for contact in message.contacts:
-            expires = contact.params.get("expires")
-            if expires is not None:
-                parse_number(expires, MAX_DELTA_SECONDS, "Expires")
-    cseq = message.cseq
+            if "expires" in contact.params:  # without a value it is none (§20.10: delta-seconds)
+                parse_number(contact.params["expires"] or "", MAX_DELTA_SECONDS, "Expires")
     if isinstance(message, Request):
-        if cseq.method != message.method:
+        if message.cseq.method != message.method:
             raise ParseError("CSeq Method Mismatch")
         uri = message.uri
         if isinstance(uri, SipURI) and uri.headers is not None:
             raise ParseError("Headers In Request-URI")  # §19.1.1, table 1; RFC 4475 §3.1.2.11
-        if via.branch == "" and "branch" in via.params:
-            raise ParseError("Invalid Branch")
-    for key in headers.keys() & _CHECKED:
-        _CHECKS[key](headers.get_all(key))
+    if "max-forwards" in first:
+        parse_number(first["max-forwards"], 255, "Max-Forwards")
+    if "expires" in first:
+        parse_number(first["expires"], MAX_DELTA_SECONDS, "Expires")
+    for key in _ADDRESS_LISTS:
+        if key in first:
+            message.addresses(key)

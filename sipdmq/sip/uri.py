@@ -35,7 +35,7 @@ _SIP_URI: Final = re.compile(
     r"([sS][iI][pP][sS]?):"
     r"(?:([A-Za-z0-9\-_.!~*'()%&=+$,;?/#]+)(?::([A-Za-z0-9\-_.!~*'()%&=+$,]*))?@)?"
     r"([A-Za-z0-9_](?:[A-Za-z0-9_\-]|\.(?!\.))*|\[[0-9A-Fa-f:.]+\])"
-    r"(?::([0-9]{1,9}))?"
+    r"(?::(0*[0-9]{1,5}))?"
     r"((?:;[A-Za-z0-9\-_.!~*'()%\[\]/:&+$]+(?:=[A-Za-z0-9\-_.!~*'()%\[\]/:&+$]*)?)*)"
     r"(\?[A-Za-z0-9\-_.!~*'()%\[\]/?:+$=&;,@]+)?"
 )
@@ -46,7 +46,7 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.!~*'()")
 _HOST_PORT: Final = re.compile(
-    r"([A-Za-z0-9_](?:[A-Za-z0-9_\-]|\.(?!\.))*|\[[0-9A-Fa-f:.]+\])[ \t]*(?::[ \t]*([0-9]{1,9}))?"
+    r"([A-Za-z0-9_](?:[A-Za-z0-9_\-]|\.(?!\.))*|\[[0-9A-Fa-f:.]+\])[ \t]*(?::[ \t]*(0*[0-9]{1,5}))?"
 )
 
 # §19.1.4: a parameter of these in one URI only makes the two different; others in one only do not count.
@@ -91,13 +91,12 @@ def format_host(host: str) -> str:
 
 
 def _parse_port(port: str) -> int:
-    number = int(port)
+    number = int(port[-5:])
     if number > 65535:
         raise ParseError("Port Out Of Range")
     return number
 
 
-@lru_cache(maxsize=1024)
 def parse_host_port(text: str) -> tuple[str, int | None]:
     """
     Read C{hostport}, white space around the colon allowed as in C{sent-by}.
@@ -105,11 +104,18 @@ def parse_host_port(text: str) -> tuple[str, int | None]:
     @return: the host as L{normalize_host} gives it, and the port or C{None}.
     @raise ParseError: it is none.
     """
+    return _read_host_port_kept(text) if len(text) <= _KEPT_LENGTH else _read_host_port(text)
+
+
+def _read_host_port(text: str) -> tuple[str, int | None]:
     match = _HOST_PORT.fullmatch(text)
     if match is None:
         raise ParseError("Invalid Host")
     host, port = match.groups()
     return normalize_host(host), None if port is None else _parse_port(port)
+
+
+_read_host_port_kept = lru_cache(maxsize=1024)(_read_host_port)
 
 
 class SipURI:
@@ -190,6 +196,7 @@ class OtherURI:
 
 
 URI = SipURI | OtherURI
+_KEPT_LENGTH: Final = 100  # characters; longer ones are rare, and a stranger could fill the memory with them
 _NO_PARAMS: Final[Mapping[str, str]] = {}
 
 
@@ -197,22 +204,26 @@ def _parse_uri_params(text: str) -> Mapping[str, str]:
     params: dict[str, str] = {}
     for piece in text[1:].split(";"):
         name, _, value = piece.partition("=")
-        name = name.lower()
+        name = canonical_escapes(name).lower()
         if name in params:
             raise ParseError("URI Parameter Given Twice")
         params[name] = value
     return params
 
 
-@lru_cache(maxsize=1024)
 def parse_uri(text: str) -> URI:
     """
-    Read any URI. The same domain is asked for all day, and a REGISTER names its user twice, so the latest are kept.
+    Read any URI. The same domain is asked for all day, and a REGISTER names its user twice, so the latest are kept
+    and given again: they are not to be changed.
 
     @param text: without C{<>} and without white space around it.
     @raise ParseError: it is none, or a SIP URI that breaks the grammar.
     @see: RFC 3261 §25.1 C{SIP-URI}, C{absoluteURI}
     """
+    return _read_uri_kept(text) if len(text) <= _KEPT_LENGTH else _read_uri(text)
+
+
+def _read_uri(text: str) -> URI:
     match = _SIP_URI.fullmatch(text)
     if match is None:
         other = _OTHER_URI.fullmatch(text)
@@ -235,6 +246,9 @@ def parse_uri(text: str) -> URI:
         _parse_uri_params(params) if params else _NO_PARAMS,
         None if headers is None else headers[1:],
     )
+
+
+_read_uri_kept = lru_cache(maxsize=1024)(_read_uri)
 
 
 def parse_sip_uri(text: str) -> SipURI:

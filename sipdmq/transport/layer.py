@@ -47,11 +47,13 @@ def stamp_source(request: Request, source: Source) -> None:
     has_rport = "rport" in params
     if via.host == source.host and not has_rport and "received" not in params:
         return
-    stamped = {name: value for name, value in params.items() if name != "received"}
+    stamped = dict(params)
     if has_rport:
         stamped["rport"] = str(source.port)
     if has_rport or via.host != source.host:
         stamped["received"] = source.host
+    else:
+        del stamped["received"]
     # The sent-by stays as it was written: some clients compare it with theirs letter by letter.
     head = (request.headers.get("via") or "").partition(",")[0].partition(";")[0]
     request.stamp_top_via(Via(via.transport, via.host, via.port, stamped), f"{head}{format_params(stamped)}")

@@ -1,0 +1,3 @@
+"""
+The tests of sipdmq: C{python -m twisted.trial tests}.
+"""
