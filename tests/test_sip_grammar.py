@@ -66,7 +66,7 @@ class PatternTests(SynchronousTestCase):
             (" ", False),
             ("\t \t", False),
             ("\r\n ", True),
-            (" \t\r\n\t ", True),
+            ("\r\n\t ", True),
             ("\r\n", False),
             ("\n ", False),
             ("", False),

@@ -76,7 +76,7 @@ class UnfoldTests(SynchronousTestCase):
         for given, expected in (
             ("a", "a"),
             ("a\r\n b", "a b"),
-            ("a  \r\n\t  b", "a b"),
+            ("a\r\n\t  b", "a b"),
             ("a\r\n \r\n b", "a b"),
             ("\r\n a", " a"),
             ("\u0440\r\n \udcff", "\u0440 \udcff"),

@@ -36,8 +36,8 @@ WHITE: Final = " \t"
 TOKEN_CHARS: Final = r"A-Za-z0-9\-.!%*_+`'~"
 TOKEN: Final = re.compile(rf"[{TOKEN_CHARS}]+")
 
-# LWS = [*WSP CRLF] 1*WSP, where it has a CRLF
-FOLD: Final = re.compile(r"[ \t]*\r\n[ \t]+")
+# LWS = [*WSP CRLF] 1*WSP, from its CRLF on: blanks before it stay, so that the search is linear
+FOLD: Final = re.compile(r"\r\n[ \t]+")
 
 # quoted-string = SWS DQUOTE *(qdtext / quoted-pair ) DQUOTE
 # quoted-pair   = "\" (%x00-09 / %x0B-0C / %x0E-7F)

@@ -73,7 +73,8 @@ def format_params(params: Params) -> str:
     """
     The inverse of L{parse_params}.
     """
-    return "".join(f";{name}" if value is None else f";{name}={value}" for name, value in params.items())
+    # a list, not a generator: half the price for the three or four of a Via
+    return "".join([f";{name}" if value is None else f";{name}={value}" for name, value in params.items()])
 
 
 def unquote(value: str) -> str:

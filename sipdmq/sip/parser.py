@@ -58,7 +58,7 @@ def parse_message(data: bytes, limits: ParserLimits = DEFAULT_LIMITS, is_stream:
     """
     size = len(data)
     start = 0
-    while data[start : start + 2] == b"\r\n":
+    while data.startswith(b"\r\n", start):
         start += 2
     end = data.find(b"\r\n\r\n", start)
     if end < 0:

@@ -55,7 +55,7 @@ def stamp_source(request: Request, source: Source) -> None:
     else:
         del stamped["received"]
     # The sent-by stays as it was written: some clients compare it with theirs letter by letter.
-    head = (request.headers.get("via") or "").partition(",")[0].partition(";")[0]
+    head = request.headers.first["via"].partition(",")[0].partition(";")[0]
     request.stamp_top_via(Via(via.transport, via.host, via.port, stamped), f"{head}{format_params(stamped)}")
 
 
