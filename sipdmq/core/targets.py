@@ -41,15 +41,19 @@ class BindingTargets:
             if target is not None:
                 return succeed((target,))
             # The connection is gone. Whoever listens at its contact can still be called; the others cannot.
-            return self._resolver.resolve(parse_sip_uri(binding.contact))
+            return self._resolved(parse_sip_uri(binding.contact))
         listener = self._listeners.get(binding.socket)
         uri = parse_sip_uri(binding.received or binding.contact)
         if listener is None or listener.protocol is not Protocol.UDP:
-            return self._resolver.resolve(uri)
+            return self._resolved(uri)
         if is_address(uri.host) and not _is_led_elsewhere(uri):
             port = DEFAULT_PORT if uri.port is None else uri.port
             return succeed((Target(Protocol.UDP, uri.host, port, True, "", False, listener),))
-        return self._resolver.resolve(uri).addCallback(_fixed, listener)
+        return self._resolved(uri).addCallback(_fixed, listener)
+
+    def _resolved(self, uri: SipURI) -> Deferred[tuple[Target, ...]]:
+        targets: Deferred[tuple[Target, ...]] = self._resolver.resolve(uri)
+        return targets
 
 
 def _is_led_elsewhere(uri: SipURI) -> bool:
