@@ -85,7 +85,7 @@ class Dispatcher:
             raise refuse.unsupported_scheme()
         if request.max_forwards == 0 and self._domains.domain_of(request.uri) is None:
             raise refuse.too_many_hops()
-        if "proxy-require" in request.headers:
+        if "proxy-require" in request.headers.first:
             unsupported = request.tokens("proxy-require")
             if unsupported:
                 raise refuse.bad_extension(unsupported)
@@ -98,7 +98,7 @@ class Dispatcher:
             raise refuse.not_found()
         if request.method == "OPTIONS" and isinstance(request.uri, SipURI) and request.uri.user:
             raise refuse.not_found()
-        if "require" in request.headers:
+        if "require" in request.headers.first:
             unsupported = [tag for tag in request.tokens("require") if tag.lower() not in SUPPORTED]
             if unsupported:
                 raise refuse.bad_extension(unsupported)

@@ -202,6 +202,9 @@ def _bind(
 
 
 def _tombstone(register: Register, binding: Binding, now: int) -> Binding:
+    """
+    The memory that this REGISTER removed the binding, or removed it again: the latest one counts.
+    """
     return binding._replace(
         removed=True,
         call_id=register.call_id,
@@ -263,7 +266,7 @@ def apply_register(
         written.add(binding.ruid)
         if update.expires_in:
             result[at] = _bind(register, update, binding, now, new_ruid)
-        elif not binding.removed:
+        else:
             result[at] = _tombstone(register, binding, now)
     count = sum(not binding.removed for binding in result)
     if count > limits.max_contacts and count > sum(not binding.removed for binding in records):
@@ -274,11 +277,10 @@ def apply_register(
 def _remove_all(records: Sequence[Binding], register: Register, now: int) -> Sequence[Binding]:
     result = []
     for binding in records:
-        if not binding.removed:
-            if not _follows(register, binding):
-                raise refuse.out_of_order()
-            binding = _tombstone(register, binding, now)
-        result.append(binding)
+        follows = _follows(register, binding)
+        if not follows and not binding.removed:
+            raise refuse.out_of_order()
+        result.append(_tombstone(register, binding, now) if follows else binding)
     return result
 
 

@@ -63,7 +63,7 @@ class Registrar:
         self._limits = limits
         self._ids = ids
         self._now = now
-        self._date = ""
+        self._date = ("Date", "")
         self._date_second = -1
 
     def request_received(self, transaction: IServerTransaction) -> None:
@@ -121,8 +121,8 @@ class Registrar:
             headers.append(("Path", register.path))
         if now != self._date_second:
             self._date_second = now
-            self._date = formatdate(now, usegmt=True)
-        headers.append(("Date", self._date))
+            self._date = ("Date", formatdate(now, usegmt=True))
+        headers.append(self._date)
         transaction.respond(response_to(transaction.request, 200, self._ids.tag(), headers))
 
     def _fail(self, failure: Failure, transaction: IServerTransaction) -> None:

@@ -103,6 +103,10 @@ class MemoryLocationStore:
             return fail()
         if len(after) > 1:
             after = tuple(sorted(after, key=_preference))
+        if after and self._expires_at(after) <= self._now():
+            # From another node's clock, or a file: what is over already is not stored.
+            now = self._now()
+            after = tuple([b for b in after if b.expires_at > now])
         changes = _changes(before, after, origin)
         if changes:
             self._put(aor, before, after)
@@ -122,15 +126,10 @@ class MemoryLocationStore:
         """
         Store the records of an AoR, and keep counts and buckets in step.
         """
-        removed = sum([b.removed for b in before])
-        tombstones = self._tombstones - removed
-        room = self._max_tombstones - tombstones
-        kept = sum([b.removed for b in after])
-        if kept > room:
-            after = tuple([b for b in after if not b.removed])
-            kept = 0
-        self._tombstones = tombstones + kept
-        self._live += (len(after) - kept) - (len(before) - removed)
+        if len(after) == 1 and not before and not after[0].removed:
+            self._live += 1
+        else:
+            after = self._count(before, after)
         was = self._expires_at(before) if before else 0
         if after:
             self._records[aor] = after
@@ -149,6 +148,22 @@ class MemoryLocationStore:
                 self._buckets.setdefault(due, set()).add(aor)
                 if self._call is None:
                     self._wait()
+
+    def _count(self, before: tuple[Binding, ...], after: tuple[Binding, ...]) -> tuple[Binding, ...]:
+        """
+        Keep the counts; without tombstones if there is no room for them.
+
+        @return: C{after} as it is to be stored.
+        """
+        removed = sum([b.removed for b in before])
+        self._tombstones -= removed
+        kept = sum([b.removed for b in after])
+        if kept > self._max_tombstones - self._tombstones:
+            after = tuple([b for b in after if not b.removed])
+            kept = 0
+        self._tombstones += kept
+        self._live += (len(after) - kept) - (len(before) - removed)
+        return after
 
     @staticmethod
     def _expires_at(records: tuple[Binding, ...]) -> int:
@@ -180,17 +195,17 @@ class MemoryLocationStore:
                     self._expire(aor)
             self._next_second = now + 1
         finally:
-            if self._buckets:
-                self._wait()
-            else:
+            if not self._buckets:
                 self._next_second = 0
+            elif self._call is None:
+                self._wait()
 
     def _expire(self, aor: str) -> None:
         """
         Remove what has expired of one AoR, and tell.
         """
         now = self._now()
-        before = self._records[aor]
+        before = self._records.get(aor, ())  # a listener may have removed it in this very second
         after = tuple([b for b in before if b.expires_at > now])
         if len(after) == len(before):
             return

@@ -152,9 +152,11 @@ class NameAddr(NamedTuple):
         return self.params.get("tag") or ""
 
 
-def parse_name_addr(value: str) -> NameAddr:
+def parse_name_addr(value: str, known: URI | None = None) -> NameAddr:
     """
     Read C{( name-addr / addr-spec ) *( SEMI generic-param )}.
+
+    @param known: a URI that is likely to stand here again, as From's in the To of a REGISTER; it is not parsed twice.
 
     Without C{<>} all parameters belong to the header field, and a URI with a question mark or comma is refused
     (RFC 3261 §20).
@@ -168,8 +170,9 @@ def parse_name_addr(value: str) -> NameAddr:
             raise ParseError("Unterminated Angle Bracket")
     else:
         display, text, rest = _take_apart(value)
+    uri = known if known is not None and known.text == text else parse_uri(text)
     if not rest:
-        return NameAddr(display, parse_uri(text), _NO_PARAMS)
+        return NameAddr(display, uri, _NO_PARAMS)
     if rest[0] != ";":
         rest = rest.lstrip(WHITE)
         if rest[:1] != ";":
@@ -177,7 +180,7 @@ def parse_name_addr(value: str) -> NameAddr:
     params = parse_params(rest)
     if "tag" in params and not TOKEN.fullmatch(params["tag"] or ""):
         raise ParseError("Invalid Tag")
-    return NameAddr(display, parse_uri(text), params)
+    return NameAddr(display, uri, params)
 
 
 def _take_apart(value: str) -> tuple[str, str, str]:

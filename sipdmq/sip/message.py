@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from sipdmq.errors import ParseError
 from sipdmq.sip.fields import CSeq, NameAddr, Via, parse_cseq, parse_name_addr, parse_tokens, parse_via, parse_vias
 from sipdmq.sip.grammar import CALLID, MAX_DELTA_SECONDS, parse_number, split_commas
-from sipdmq.sip.headers import Headers, format_line
+from sipdmq.sip.headers import Headers
 from sipdmq.sip.status import reason_phrase
-from sipdmq.sip.uri import URI, parse_uri
+from sipdmq.sip.uri import URI, parse_request_uri
 
 __all__ = ["Message", "Request", "Response", "ack_for", "cancel_for", "response_to"]
 
@@ -54,7 +54,7 @@ class Message:
         else:
             self._top_via = parse_via(via)
         self._from = parse_name_addr(from_)
-        self._to = parse_name_addr(to)
+        self._to = parse_name_addr(to, self._from.uri)
         if not CALLID.fullmatch(call_id):
             raise ParseError("Invalid Call-ID")
         self._call_id = call_id
@@ -226,7 +226,7 @@ class Request(Message):
         """
         uri = self._uri
         if uri is None:
-            uri = self._uri = parse_uri(self.uri_text)
+            uri = self._uri = parse_request_uri(self.uri_text)
         return uri
 
     @property
@@ -273,11 +273,7 @@ class Response(Message):
         return Response(self.status, self.reason, self.headers.copy(), self.body)
 
 
-def _lacks_tag(request: Request) -> bool:
-    try:
-        return not request.to.tag
-    except ParseError:
-        return False
+_COPIED = (("from", "From"), ("to", "To"), ("call-id", "Call-ID"), ("cseq", "CSeq"))
 
 
 def response_to(
@@ -297,32 +293,37 @@ def response_to(
     @param body: its Content-Type is the caller's to add.
     @see: RFC 3261 §8.2.6
     """
-    copied = request.headers
-    get = copied.first.get
-    vias = copied.get_all("via")
-    keys = ["via"] * len(vias)
-    lines = [f"Via: {via}" for via in vias]
-    to_value = get("to")
-    if to_tag and to_value is not None and _lacks_tag(request):
-        to_value = f"{to_value};tag={to_tag}"
-    for key, name, value in (
-        ("from", "From", get("from")),
-        ("to", "To", to_value),
-        ("call-id", "Call-ID", get("call-id")),
-        ("cseq", "CSeq", get("cseq")),
-    ):
+    first = request.headers.first
+    keys = []
+    lines = []
+    for via in request.headers.get_all("via"):
+        keys.append("via")
+        lines.append(f"Via: {via}")
+    for key, name in _COPIED:
+        value = first.get(key)
         if value is not None:
+            if key == "to" and to_tag and _lacks_tag(request):
+                value = f"{value};tag={to_tag}"
             keys.append(key)
             lines.append(f"{name}: {value}")
-    if status == 100 and "timestamp" in copied:  # §8.2.6.1
+    if status == 100 and "timestamp" in first:  # §8.2.6.1
         keys.append("timestamp")
-        lines.append(f"Timestamp: {get('timestamp')}")
+        lines.append(f"Timestamp: {first['timestamp']}")
     for name, value in headers:
+        if "\r" in value or "\n" in value:
+            raise ValueError(f"line break in the value of {name}")
         keys.append(name.lower())
-        lines.append(format_line(name, value))
+        lines.append(f"{name}: {value}")
     keys.append("content-length")
     lines.append(f"Content-Length: {len(body)}" if body else "Content-Length: 0")
     return Response(status, reason or reason_phrase(status), Headers(keys, lines), body)
+
+
+def _lacks_tag(request: Request) -> bool:
+    try:
+        return "tag" not in request.to.params
+    except ParseError:
+        return False
 
 
 def _branch_request(invite: Request, method: str, to_line: str) -> Request:

@@ -20,6 +20,7 @@ __all__ = [
     "format_host",
     "normalize_host",
     "parse_host_port",
+    "parse_request_uri",
     "parse_sip_uri",
     "parse_uri",
     "same_uri",
@@ -213,17 +214,12 @@ def _parse_uri_params(text: str) -> Mapping[str, str]:
 
 def parse_uri(text: str) -> URI:
     """
-    Read any URI. The same domain is asked for all day, and a REGISTER names its user twice, so the latest are kept
-    and given again: they are not to be changed.
+    Read any URI.
 
     @param text: without C{<>} and without white space around it.
     @raise ParseError: it is none, or a SIP URI that breaks the grammar.
     @see: RFC 3261 §25.1 C{SIP-URI}, C{absoluteURI}
     """
-    return _read_uri_kept(text) if len(text) <= _KEPT_LENGTH else _read_uri(text)
-
-
-def _read_uri(text: str) -> URI:
     match = _SIP_URI.fullmatch(text)
     if match is None:
         other = _OTHER_URI.fullmatch(text)
@@ -248,7 +244,15 @@ def _read_uri(text: str) -> URI:
     )
 
 
-_read_uri_kept = lru_cache(maxsize=1024)(_read_uri)
+_parse_uri_kept = lru_cache(maxsize=1024)(parse_uri)
+
+
+def parse_request_uri(text: str) -> URI:
+    """
+    As L{parse_uri}: all phones of a domain send the same one, so the latest are kept and given again. They are not to
+    be changed.
+    """
+    return _parse_uri_kept(text) if len(text) <= _KEPT_LENGTH else parse_uri(text)
 
 
 def parse_sip_uri(text: str) -> SipURI:

@@ -41,6 +41,7 @@ class ClientTransaction:
         "_wants_cancel",
         "branch",
         "request",
+        "serial",
         "state",
         "target",
     )
@@ -60,6 +61,7 @@ class ClientTransaction:
         @param data: the bytes of C{request}.
         """
         self._layer = layer
+        self.serial = layer.next_serial()
         self._owner = owner
         self.request = request
         self._data = data

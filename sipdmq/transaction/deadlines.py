@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 __all__ = ["Deadlines"]
 
+log = Logger()
 T = TypeVar("T")
 
 
@@ -65,7 +67,6 @@ class Deadlines(Generic[T]):
     def _fire(self) -> None:
         self._call = None
         now = self._clock.seconds()
-        # The next timer comes first: what is handed over may raise.
         batches = []
         while self._queue and self._queue[0][0] + self._delay <= now:
             batches.append(self._queue.popleft()[1])
@@ -73,7 +74,10 @@ class Deadlines(Generic[T]):
             self._wait()
         for things in batches:
             for thing in things:
-                self._due(thing)
+                try:
+                    self._due(thing)
+                except Exception:  # noqa: BLE001 - the edge of timers: the others are due all the same
+                    log.failure("a timer broke on {thing}", thing=thing)
 
     def pop_oldest(self) -> list[T]:
         """

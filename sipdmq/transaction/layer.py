@@ -36,9 +36,9 @@ __all__ = ["TransactionLayer"]
 
 log = Logger()
 
-# Where to look, for what, and what to tell it. A key, not the transaction: one that ended long before its timer shall
-# not be kept alive by it.
-_Timer = tuple[Mapping[str, "ServerTransaction | ClientTransaction"], str, Event]
+# Where to look, for what, its serial number, and what to tell it. A key, not the transaction: one that ended long
+# before its timer shall not be kept alive by it; and the number, as another one may have got its name since then.
+_Timer = tuple[Mapping[str, "ServerTransaction | ClientTransaction"], str, int, Event]
 
 _EVENTS: Final = {
     Action.START_B: Event.TIMER_B,
@@ -81,6 +81,7 @@ class TransactionLayer:
         self.ids = ids
         self.timers = timers
         self._max_transactions = max_transactions
+        self._serial = 0
         self._servers: dict[str, ServerTransaction] = {}
         self._clients: dict[str, ClientTransaction] = {}
         self._live_merges: dict[int, str] = {}
@@ -175,10 +176,10 @@ class TransactionLayer:
                 transaction.respond(response_to(request, 500, self.ids.tag()))
         if not transaction.is_answered:
             if transaction.is_invite:
-                self._trying.add((self._servers, key, Event.TIMER_100))
+                self._trying.add((self._servers, key, transaction.serial, Event.TIMER_100))
             else:
-                self._trying_non_invite.add((self._servers, key, Event.TIMER_100))
-                self._lifetimes.add((self._servers, key, Event.TIMER_F))
+                self._trying_non_invite.add((self._servers, key, transaction.serial, Event.TIMER_100))
+                self._lifetimes.add((self._servers, key, transaction.serial, Event.TIMER_F))
 
     def _ack_received(self, ack: Request, source: Source) -> None:
         transaction = self._servers.get(server_key(ack, "INVITE"))
@@ -235,6 +236,13 @@ class TransactionLayer:
 
     # for the transactions
 
+    def next_serial(self) -> int:
+        """
+        A number that no other transaction has.
+        """
+        self._serial += 1
+        return self._serial
+
     def with_via(self, request: Request, target: Target, branch: str) -> tuple[Request, bytes]:
         """
         A copy of the request with our Via on top, and its bytes.
@@ -281,7 +289,10 @@ class TransactionLayer:
         self._servers.pop(server.key, None)
         if server.merge:
             self._live_merges.pop(server.merge, None)
-        if not self.transport.is_reliable(server.target):
+        target = server.target
+        if target in self._by_target:
+            self.unwatch_target(server, target)
+        if not self.transport.is_reliable(target):
             self.completed.add(server.key, server.merge, response)
 
     def claim_merge(self, server: ServerTransaction) -> bool:
@@ -313,12 +324,12 @@ class TransactionLayer:
             deadlines = self._t4
         else:
             deadlines = self._lifetimes
-        deadlines.add((table, transaction.key, event))
+        deadlines.add((table, transaction.key, transaction.serial, event))
 
     def _fire(self, timer: _Timer) -> None:
-        table, key, event = timer
+        table, key, serial, event = timer
         transaction = table.get(key)
-        if transaction is not None:
+        if transaction is not None and transaction.serial == serial:
             transaction.handle(event)
 
     def watch_target(self, transaction: ServerTransaction | ClientTransaction, target: Target) -> None:

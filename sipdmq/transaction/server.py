@@ -42,6 +42,7 @@ class ServerTransaction:
         "key",
         "merge",
         "request",
+        "serial",
         "source",
         "state",
         "to_tag",
@@ -50,6 +51,7 @@ class ServerTransaction:
     def __init__(self, layer: TransactionLayer, key: str, request: Request, source: Source) -> None:
         self._layer = layer
         self.key = key
+        self.serial = layer.next_serial()
         self.request = request
         self.source = source
         self._table: Table = NON_INVITE_SERVER
@@ -106,10 +108,15 @@ class ServerTransaction:
         See L{IServerTransaction.respond}.
         """
         status = response.status
-        if status == 408 and not self.is_invite:
-            # RFC 4320 §4.2: a 408 arrives when the client has given up, and does harm on the way
-            self._layer.server_ended(self)
-            return
+        if not self.is_invite:
+            if status < 200:
+                return  # RFC 4320 §4.1: no provisional response but the 100 that the transaction itself sends in time
+            if status == 408:
+                # RFC 4320 §4.2: a 408 arrives when the client has given up, and does harm on the way
+                self._layer.server_ended(self)
+                return
+            if self.state is State.TERMINATED:
+                return  # 64 × T1 are over: nobody listens any more
         event = Event.USER_1XX if status < 200 else Event.USER_2XX if status < 300 else Event.USER_FINAL
         row = step(self._table, self.state, event)
         if row is None:
@@ -141,6 +148,10 @@ class ServerTransaction:
     def _take(self, row: tuple[State, tuple[Action, ...]], reason: str = "") -> None:
         layer = self._layer
         self.state = row[0]
+        if self.state is State.TERMINATED:
+            layer.server_ended(self)
+        elif self.state is State.CONFIRMED:
+            self._stop_retransmission()
         for action in row[1]:
             if action is Action.SEND_RESPONSE:
                 if self.state is not State.COMPLETED or self.is_invite:
@@ -171,10 +182,6 @@ class ServerTransaction:
                 layer.user.response_lost(self, reason)
             else:
                 layer.start_timer(self, action, layer.transport.is_reliable(self.target))
-        if self.state is State.TERMINATED:
-            layer.server_ended(self)
-        elif self.state is State.CONFIRMED:
-            self._stop_retransmission()
 
     def _retransmit(self) -> None:
         self._retransmission = None
