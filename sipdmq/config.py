@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from typing import Any, Final
 
 from sipdmq.errors import ConfigError, ParseError
@@ -30,9 +31,9 @@ Read = Callable[[str], Any]
 """From the text of a key to its value; raises C{ValueError} with what it must be."""
 
 _LISTEN: Final = re.compile(r"(?P<protocol>[a-z]+):(?P<address>\S+)(?:\s+advertise\s+(?P<advertise>\S+))?")
-_NUMERIC: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-f:.]*:[0-9a-f:.]*")
 _PROTOCOLS: Final = {"udp": Protocol.UDP, "tcp": Protocol.TCP}
 DEFAULT_PORT: Final = 5060
+DNS_PORT: Final = 53
 
 
 def _key(default: Any, read: Read) -> Any:
@@ -57,40 +58,56 @@ def _seconds(minimum: float, maximum: float) -> Read:
     return read
 
 
-def _host_port(text: str, what: str) -> tuple[str, int]:
+class _WrongPart(ValueError):
+    """
+    A part of a value is wrong, and the reason names it.
+    """
+
+
+def _host_port(text: str, what: str, default_port: int) -> tuple[str, int]:
     try:
         host, port = parse_host_port(text.lower())
     except ParseError:
-        raise ValueError(f"{what} must be HOST or HOST:PORT, an IPv6 address in brackets, not '{text}'") from None
-    port = DEFAULT_PORT if port is None else port
+        raise _WrongPart(
+            f"{what} must be HOST or HOST:PORT, an IPv6 address in brackets, not '{text}'"
+        ) from None
+    port = default_port if port is None else port
     if port == 0:
-        raise ValueError(f"{what} must have a port from 1 to 65535")
+        raise _WrongPart(f"{what} must have a port from 1 to 65535, not '{text}'")
     return host, port
+
+
+def _is_numeric(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _listener(line: str) -> Listener:
     match = _LISTEN.fullmatch(line)
     if match is None:
-        raise ValueError(f"'{line}' must read PROTOCOL:ADDRESS:PORT or PROTOCOL:ADDRESS:PORT advertise HOST:PORT")
+        raise _WrongPart(f"'{line}' must read PROTOCOL:ADDRESS:PORT or PROTOCOL:ADDRESS:PORT advertise HOST:PORT")
     protocol = _PROTOCOLS.get(match["protocol"])
     if protocol is None:
-        raise ValueError(f"'{line}': the protocol must be one of {', '.join(_PROTOCOLS)}")
-    host, port = _host_port(match["address"], "the address")
-    if not _NUMERIC.fullmatch(host):
-        raise ValueError(f"'{line}': the address must be numeric; a name belongs behind 'advertise'")
+        raise _WrongPart(f"'{line}': the protocol must be one of {', '.join(_PROTOCOLS)}")
+    host, port = _host_port(match["address"], "the address", DEFAULT_PORT)
+    if not _is_numeric(host):
+        raise _WrongPart(f"'{line}': the address must be numeric; a name belongs behind 'advertise'")
     advertise_host, advertise_port = host, port
     if match["advertise"]:
-        advertise_host, advertise_port = _host_port(match["advertise"], "what is advertised")
+        advertise_host, advertise_port = _host_port(match["advertise"], "what is advertised", DEFAULT_PORT)
     return Listener(protocol, host, port, advertise_host, advertise_port)
 
 
 def _listeners(text: str) -> tuple[Listener, ...]:
     listeners = tuple(_listener(line.strip()) for line in text.splitlines() if line.strip())
     if not listeners:
-        raise ValueError("must name at least one listener, as udp:127.0.0.1:5060")
+        raise _WrongPart("must name at least one listener, as udp:127.0.0.1:5060")
     for index, listener in enumerate(listeners):
         if any(str(listener) == str(other) for other in listeners[:index]):
-            raise ValueError(f"{listener} is named twice")
+            raise _WrongPart(f"{listener} is named twice")
     return listeners
 
 
@@ -100,35 +117,38 @@ def _domain(text: str) -> str:
     except ParseError:
         host, port = "", None
     if not host or port is not None:
-        raise ValueError(f"'{text}' must be a host name or an address, without scheme and port")
+        raise _WrongPart(f"'{text}' must be a host name or an address, without scheme and port")
     return host
 
 
 def _domains(text: str) -> tuple[str, ...]:
     domains = tuple(_domain(name) for name in text.split())
     if not domains:
-        raise ValueError("must name at least one domain, as example.org: without one nobody can register")
+        raise _WrongPart("must name at least one domain, as example.org: without one nobody can register")
     return domains
 
 
 def _aliases(text: str) -> tuple[tuple[str, str], ...]:
-    aliases = []
+    aliases: list[tuple[str, str]] = []
     for line in text.splitlines():
         if not line.strip():
             continue
         names = line.split()
         if len(names) != 2:
-            raise ValueError(f"'{line.strip()}' must be two names, the alias and the domain that it stands for")
-        aliases.append((_domain(names[0]), _domain(names[1])))
+            raise _WrongPart(f"'{line.strip()}' must be two names, the alias and the domain that it stands for")
+        alias = _domain(names[0])
+        if any(alias == other for other, _ in aliases):
+            raise _WrongPart(f"'{alias}' is there twice; it can stand for one domain")
+        aliases.append((alias, _domain(names[1])))
     return tuple(aliases)
 
 
 def _addresses(text: str) -> tuple[tuple[str, int], ...]:
     addresses = []
     for word in text.split():
-        host, port = _host_port(word if word.startswith("[") or ":" in word else f"{word}:53", "a name server")
-        if not _NUMERIC.fullmatch(host):
-            raise ValueError(f"'{word}' must be a numeric address")
+        host, port = _host_port(word, "a name server", DNS_PORT)
+        if not _is_numeric(host):
+            raise _WrongPart(f"'{word}' must be a numeric address")
         addresses.append((host, port))
     return tuple(addresses)
 
@@ -201,6 +221,7 @@ class LimitsConfig:
     message_timeout: float = _key(30.0, _seconds(1, 3600))
     connect_timeout: float = _key(5.0, _seconds(0.1, 60))
     write_buffer: int = _key(2**20, _whole(2**16, 2**30))
+    opening_buffer: int = _key(16 * 2**20, _whole(2**16, 2**34))
 
     @property
     def parser(self) -> ParserLimits:
@@ -245,7 +266,7 @@ def load(path: str) -> NodeConfig:
     """
     parser = configparser.ConfigParser(interpolation=None, default_section="\0", strict=True)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             parser.read_file(file, source=path)
     except OSError as error:
         raise ConfigError(path, "", "", f"cannot be read: {os.strerror(error.errno or 0)}") from None
@@ -290,10 +311,10 @@ def _read_section(path: str, name: str, section: type, given: Mapping[str, str])
             raise ConfigError(path, name, key, f"unknown key; the keys of [{name}] are {_list(keys)}")
         try:
             values[key] = read(text.strip())
+        except _WrongPart as error:
+            raise ConfigError(path, name, key, str(error)) from None
         except ValueError as error:
-            shown = text.strip()
-            reason = str(error) if "\n" in shown or shown in str(error) else f"'{shown}': {error}"
-            raise ConfigError(path, name, key, reason) from None
+            raise ConfigError(path, name, key, f"'{text.strip()}': {error}") from None
     return section(**values)
 
 

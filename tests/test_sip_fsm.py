@@ -144,8 +144,8 @@ class HoleTests(SynchronousTestCase):
 
     def test_an_invite_in_proceeding_is_not_sent_again_and_does_not_time_out(self) -> None:
         """
-        §17.1.1.2: "the client transaction ... SHOULD NOT retransmit the request any longer", and timer B is for
-        Calling only.
+        §17.1.1.2: "In the Proceeding state, the client transaction SHOULD NOT retransmit the request any longer."
+        Timer B is for Calling only.
         """
         self.assert_hole(INVITE_CLIENT, State.PROCEEDING, Event.TIMER_A, Event.TIMER_B, Event.TRANSPORT_ERROR)
 
@@ -187,7 +187,8 @@ class HoleTests(SynchronousTestCase):
 
     def test_no_2xx_is_repeated_by_the_transaction(self) -> None:
         """
-        RFC 6026 §8.5: "the server transaction MUST NOT ... retransmit 2xx responses on its own".
+        §17.2.1, kept by RFC 6026: "It is not retransmitted by the server transaction; retransmissions of 2xx
+        responses are handled by the TU."
         """
         self.assert_hole(INVITE_SERVER, State.ACCEPTED, Event.TIMER_G, Event.TIMER_H, Event.TIMER_I)
 

@@ -28,8 +28,8 @@ class Table4Tests(SynchronousTestCase):
 
     def test_timer_d_outlives_the_servers_timer_h(self) -> None:
         """
-        §17.1.1.2: "The client transaction SHOULD start timer D ... This is equal to the amount of time that the server
-        transaction can remain in the Completed state when unreliable transports are used": 64 × T1 of ours.
+        §17.1.1.2: "Timer D reflects the amount of time that the server transaction can remain in the Completed state
+        when unreliable transports are used. This is equal to Timer H in the INVITE server transaction".
         """
         self.assertEqual(TimerValues(t1=1.0).d, 64.0)
 

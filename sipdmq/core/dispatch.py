@@ -75,7 +75,13 @@ class Dispatcher:
             else:
                 raise refuse.method_not_allowed(self.allowed)
         except RequestRefused as refusal:
-            transaction.respond_statelessly(refuse.answer(request, refusal, self._tag(request)))
+            self._refuse(transaction, refusal)
+        except ParseError as error:  # in a field that is looked at here for the first time
+            self._refuse(transaction, refuse.bad_request(error.reason))
+
+    def _refuse(self, transaction: IServerTransaction, refusal: RequestRefused) -> None:
+        request = transaction.request
+        transaction.respond_statelessly(refuse.answer(request, refusal, self._tag(request)))
 
     def _check(self, request: Request) -> None:
         """

@@ -99,6 +99,8 @@ class ITransactionUser(Interface):
         A new request, never a retransmission, never ACK, never CANCEL.
 
         @param transaction: L{IServerTransaction}; it is answered once with a final response, now or later.
+        @raise RequestRefused: (services, to the dispatcher, which answers statelessly) nothing was changed.
+        @raise ParseError: (likewise) a field that the parser does not look at cannot be read.
         """
 
     def malformed_request(error, source):
@@ -132,6 +134,7 @@ class IServerTransaction(Interface):
 
     request = Attribute("The L{Request<sipdmq.sip.message.Request>}, its top Via stamped.")
     source = Attribute("The L{Source<sipdmq.records.Source>} it came from.")
+    to_tag = Attribute("The To tag given so far, by a response or by the 200 to a CANCEL; empty before.")
 
     def respond(response):
         """
@@ -175,7 +178,7 @@ class IClientTransaction(Interface):
 
 class IClientUser(Interface):
     """
-    Who sent a request and waits for what becomes of it.
+    Who sent a request and waits for what becomes of it. Told later, never before C{send_request} returns.
     """
 
     def response_received(response):
@@ -214,6 +217,8 @@ class IRequestSender(Interface):
         """
         Send once, without transaction: the ACK for a 2xx, or a response to an ACK-less request. A request gets a Via
         of ours.
+
+        @raise UnreachableError: for a request, when nothing of ours can send there.
         """
 
 

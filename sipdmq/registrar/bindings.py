@@ -25,6 +25,7 @@ __all__ = [
     "read_register",
 ]
 
+HOUR: Final = 3600
 TOMBSTONE_LIFETIME: Final = 32
 """Seconds for which a removed binding is remembered: as long as a delayed REGISTER may still arrive (64 × T1)."""
 
@@ -153,7 +154,7 @@ def _read_contact(contact: NameAddr, header_expires: int | None, limits: Registe
         expires = limits.default_expires
     elif expires > limits.max_expires:
         expires = limits.max_expires
-    elif 0 < expires < limits.min_expires:
+    elif 0 < expires < min(limits.min_expires, HOUR):  # §10.3 step 7 allows to refuse less than an hour only
         raise refuse.interval_too_brief(limits.min_expires)
     return ContactUpdate(uri, kept, expires, q, instance, reg_id)
 

@@ -70,16 +70,13 @@ class Registrar:
         """
         See L{ITransactionUser.request_received}.
 
-        @raise RequestRefused: before anything was changed.
+        @raise RequestRefused: before anything was changed; so for ParseError, of a parameter that only we look at.
         """
         request: Request = transaction.request
         if transaction.is_merged():
             raise refuse.merged_request()
         aor = self._aor(request)
-        try:
-            register = read_register(request, aor, self._limits, way_of(request, transaction.source))
-        except ParseError as error:
-            raise refuse.bad_request(error.reason) from None
+        register = read_register(request, aor, self._limits, way_of(request, transaction.source))
         if register.is_query:
             self._store.lookup(aor).addCallbacks(
                 self._answer, self._fail, (transaction, register), None, (transaction,), None

@@ -273,7 +273,7 @@ class Response(Message):
         return Response(self.status, self.reason, self.headers.copy(), self.body)
 
 
-_COPIED = (("from", "From"), ("to", "To"), ("call-id", "Call-ID"), ("cseq", "CSeq"))
+_COPIED_KEYS = ("from", "to", "call-id", "cseq")
 
 
 def response_to(
@@ -294,18 +294,20 @@ def response_to(
     @see: RFC 3261 §8.2.6
     """
     first = request.headers.first
-    keys = []
-    lines = []
-    for via in request.headers.get_all("via"):
-        keys.append("via")
-        lines.append(f"Via: {via}")
-    for key, name in _COPIED:
-        value = first.get(key)
-        if value is not None:
-            if key == "to" and to_tag and _lacks_tag(request):
-                value = f"{value};tag={to_tag}"
-            keys.append(key)
-            lines.append(f"{name}: {value}")
+    vias = request.headers.get_all("via")
+    copied = [first.get("from"), first.get("to"), first.get("call-id"), first.get("cseq")]
+    if to_tag and copied[1] is not None and _lacks_tag(request):
+        copied[1] = f"{copied[1]};tag={to_tag}"
+    keys = ["via"] * len(vias)
+    lines = [f"Via: {via}" for via in vias]
+    if None not in copied:
+        keys += _COPIED_KEYS
+        lines += (f"From: {copied[0]}", f"To: {copied[1]}", f"Call-ID: {copied[2]}", f"CSeq: {copied[3]}")
+    else:  # a request that the parser refused
+        for key, name, value in zip(_COPIED_KEYS, ("From", "To", "Call-ID", "CSeq"), copied):
+            if value is not None:
+                keys.append(key)
+                lines.append(f"{name}: {value}")
     if status == 100 and "timestamp" in first:  # §8.2.6.1
         keys.append("timestamp")
         lines.append(f"Timestamp: {first['timestamp']}")

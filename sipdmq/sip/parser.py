@@ -15,7 +15,7 @@ from sipdmq.sip.headers import USUAL_KEYS, Headers, header_key
 from sipdmq.sip.message import Message, Request, Response
 from sipdmq.sip.uri import SipURI
 
-__all__ = ["DEFAULT_LIMITS", "ParserLimits", "parse_message"]
+__all__ = ["DEFAULT_LIMITS", "KNOWN_METHODS", "ParserLimits", "parse_message"]
 
 
 class ParserLimits(NamedTuple):
@@ -34,7 +34,7 @@ class ParserLimits(NamedTuple):
 
 DEFAULT_LIMITS: Final = ParserLimits()
 
-_KNOWN_METHODS: Final = frozenset(
+KNOWN_METHODS: Final = frozenset(
     "REGISTER INVITE ACK BYE CANCEL OPTIONS PRACK SUBSCRIBE NOTIFY PUBLISH INFO REFER MESSAGE UPDATE KDMQ".split()
 )
 
@@ -83,6 +83,9 @@ def parse_message(data: bytes, limits: ParserLimits = DEFAULT_LIMITS, is_stream:
         if isinstance(message, Request) and message.method != "ACK" and "via" in headers:
             error.request = message
         raise
+    finally:
+        # A fault remembers this frame, and the frame the fault: that circle would wait for the garbage collector.
+        fault = line_fault = None
     return message
 
 
@@ -164,7 +167,7 @@ def _read_start_line(
     elif version != "SIP/2.0" and not (version.isascii() and version.upper() == "SIP/2.0"):
         is_version = version.isascii() and version[:4].upper() == "SIP/" and " " not in uri
         fault = ParseError("Version Not Supported", 505) if is_version else ParseError("Invalid Request Line")
-    elif not uri or " " in uri or (method not in _KNOWN_METHODS and not TOKEN.fullmatch(method)):
+    elif not uri or " " in uri or (method not in KNOWN_METHODS and not TOKEN.fullmatch(method)):
         fault = ParseError("Invalid Request Line")
     return Request(method, uri, headers), fault
 

@@ -34,6 +34,7 @@ class ClientTransaction:
     __slots__ = (
         "_data",
         "_interval",
+        "_is_cancel_sent",
         "_layer",
         "_owner",
         "_retransmission",
@@ -73,6 +74,7 @@ class ClientTransaction:
         self._retransmission: IDelayedCall | None = None
         self._interval = 0.0
         self._wants_cancel = False
+        self._is_cancel_sent = False
 
     def __repr__(self) -> str:
         return f"<ClientTransaction {self.request.method} {self.state.name}>"
@@ -138,7 +140,7 @@ class ClientTransaction:
         for action in row[1]:
             if action is Action.TELL_RESPONSE:
                 if self._owner is not None and response is not None:
-                    self._owner.response_received(response)
+                    self._owner.response_received(self, response)
             elif action is Action.SEND_REQUEST:
                 layer.transport.send(self._data, self.target)
             elif action is Action.RESTART_A:
@@ -155,10 +157,10 @@ class ClientTransaction:
                     layer.transport.send(format_message(ack_for(self.request, response)), self.target)
             elif action is Action.TELL_TIMEOUT:
                 if self._owner is not None:
-                    self._owner.timed_out(event is Event.TIMER_CANCEL)
+                    self._owner.timed_out(self, event is Event.TIMER_CANCEL)
             elif action is Action.TELL_TRANSPORT_ERROR:
                 if self._owner is not None:
-                    self._owner.unreachable(reason)
+                    self._owner.unreachable(self, reason)
             else:
                 layer.start_timer(self, action, layer.transport.is_reliable(self.target))
 
@@ -166,20 +168,20 @@ class ClientTransaction:
         """
         See L{IClientTransaction.cancel}.
         """
-        if self._wants_cancel or not self._is_invite or self.state not in (State.CALLING, State.PROCEEDING):
-            return
-        self._wants_cancel = True
-        if self.state is State.PROCEEDING:
-            self._send_cancel()
+        if self._is_invite and not self._is_cancel_sent and self.state in (State.CALLING, State.PROCEEDING):
+            self._wants_cancel = True
+            if self.state is State.PROCEEDING:
+                self._send_cancel()
 
     def _send_cancel(self) -> None:
         self._wants_cancel = False
+        self._is_cancel_sent = True
         layer = self._layer
         request = cancel_for(self.request)
         cancel = ClientTransaction(layer, None, request, format_message(request), self.target, self.branch)
-        if layer.client_started(cancel):  # else it was sent before
-            layer.start_timer(self, Action.START_CANCEL, False)
-            cancel.start()
+        layer.client_started(cancel)
+        layer.start_timer(self, Action.START_CANCEL, False)
+        cancel.start()
 
     def _stop_retransmission(self) -> None:
         if self._retransmission is not None:
@@ -201,7 +203,7 @@ class TargetedRequest:
     A request on its way to the first of its targets that takes it: a client transaction for each, one after the other.
     """
 
-    __slots__ = ("_current", "_has_response", "_is_cancelled", "_layer", "_original", "_targets", "_user")
+    __slots__ = ("_current", "_has_response", "_is_cancelled", "_is_over", "_layer", "_original", "_targets", "_user")
 
     def __init__(
         self, layer: TransactionLayer, request: Request, targets: tuple[Target, ...], user: IClientUser
@@ -214,6 +216,7 @@ class TargetedRequest:
         self._current: ClientTransaction | None = None
         self._has_response = False
         self._is_cancelled = False
+        self._is_over = False
 
     @property
     def request(self) -> Request:
@@ -259,26 +262,36 @@ class TargetedRequest:
                     request, data = layer.with_via(self._original, target, branch)
                 except UnreachableError:
                     continue
+            self._has_response = False
             self._current = ClientTransaction(layer, self, request, data, target, branch)
             layer.client_started(self._current)
             self._current.start()
             return
         if after_timeout or self._is_cancelled:
             self._user.timed_out()
+        elif self._current is None:  # the caller has not got us yet
+            layer.clock.callLater(0, self._user.unreachable, reason)
         else:
             self._user.unreachable(reason)
 
-    def response_received(self, response: Response) -> None:
+    def response_received(self, transaction: ClientTransaction, response: Response) -> None:
         """
-        From the current transaction.
+        From a transaction of ours.
         """
-        if response.status == 503 and self._targets and not self._has_response and not self._is_cancelled:
+        if transaction is not self._current:
+            return
+        if response.status >= 300:
+            self._is_over = True
+        # what is kept only for when TCP cannot be had is no other target
+        has_other = any(not only_instead for _, only_instead in self._targets)
+        if response.status == 503 and has_other and not self._is_cancelled:
+            self._is_over = False
             self._try_next("503", after_timeout=True)
             return
         self._has_response = True
         self._user.response_received(response)
 
-    def timed_out(self, is_cancelled: bool) -> None:
+    def timed_out(self, transaction: ClientTransaction, is_cancelled: bool) -> None:
         """
         From the current transaction.
 
@@ -289,16 +302,20 @@ class TargetedRequest:
         else:
             self._try_next("timeout", after_timeout=True)
 
-    def unreachable(self, reason: str) -> None:
+    def unreachable(self, transaction: ClientTransaction, reason: str) -> None:
         """
-        From the current transaction.
+        From a transaction of ours. One that is over has only failed to send an ACK.
         """
+        if transaction is not self._current or self._is_over:
+            return
         self._try_next(reason, after_timeout=False)
 
     def cancel(self) -> None:
         """
         See L{IClientTransaction.cancel}.
         """
+        if self._original.method != "INVITE":
+            return
         self._is_cancelled = True
         if self._current is not None:
             self._current.cancel()

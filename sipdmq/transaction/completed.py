@@ -50,14 +50,16 @@ class CompletedTransactions:
 
         @param merge: L{merge_key<sipdmq.transaction.keys.merge_key>} of the request, 0 if nobody asked for it.
         """
+        previous = self._responses.get(key)
+        if previous is not None:
+            self._size -= len(previous) + ENTRY_BYTES
         self._responses[key] = response
         if merge:
             self._merges[merge] = key
         self._size += len(response) + ENTRY_BYTES
         self._deadlines.add((key, merge))
-        while self._size > self.max_bytes:
-            for oldest in self._deadlines.pop_oldest():
-                self._forget(oldest)
+        while self._size > self.max_bytes and (oldest := self._deadlines.pop_oldest()) is not None:
+            self._forget(oldest)
 
     def _forget(self, entry: tuple[str, int]) -> None:
         key, merge = entry

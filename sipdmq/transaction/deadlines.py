@@ -40,7 +40,7 @@ class Deadlines(Generic[T]):
         self._delay = delay
         self._due = due
         self._granularity = min(granularity, delay / 8)
-        self._queue: deque[tuple[float, list[T]]] = deque()
+        self._queue: deque[tuple[float, deque[T]]] = deque()
         self._call: IDelayedCall | None = None
 
     def __len__(self) -> int:
@@ -56,11 +56,13 @@ class Deadlines(Generic[T]):
             queue[-1][1].append(thing)
             return
         # All that is added until then waits for the end of the slot: late by that much, never early.
-        queue.append((now + self._granularity, [thing]))
+        queue.append((now + self._granularity, deque((thing,))))
         if self._call is None:
             self._wait()
 
     def _wait(self) -> None:
+        if not self._queue:
+            return
         wait = self._queue[0][0] + self._delay - self._clock.seconds()
         self._call = self._clock.callLater(max(0.0, wait), self._fire)
 
@@ -70,8 +72,7 @@ class Deadlines(Generic[T]):
         batches = []
         while self._queue and self._queue[0][0] + self._delay <= now:
             batches.append(self._queue.popleft()[1])
-        if self._queue:
-            self._wait()
+        self._wait()
         for things in batches:
             for thing in things:
                 try:
@@ -79,11 +80,16 @@ class Deadlines(Generic[T]):
                 except Exception:  # noqa: BLE001 - the edge of timers: the others are due all the same
                     log.failure("a timer broke on {thing}", thing=thing)
 
-    def pop_oldest(self) -> list[T]:
+    def pop_oldest(self) -> T | None:
         """
-        Take out what would become due next, all of one slot; empty when nothing waits. For who has no room for more.
+        Take out what would become due next; C{None} when nothing waits. For who has no room for more.
         """
-        return self._queue.popleft()[1] if self._queue else []
+        queue = self._queue
+        while queue:
+            if queue[0][1]:
+                return queue[0][1].popleft()
+            queue.popleft()
+        return None
 
     def stop(self) -> None:
         """

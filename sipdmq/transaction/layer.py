@@ -24,6 +24,7 @@ from sipdmq.records import Source, Target
 from sipdmq.sip.fsm import Action, Event, State
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Message, Request, Response, response_to
+from sipdmq.sip.parser import KNOWN_METHODS
 from sipdmq.sip.timers import TimerValues
 from sipdmq.sip.writer import format_message
 from sipdmq.transaction.client import ClientTransaction, TargetedRequest
@@ -85,7 +86,8 @@ class TransactionLayer:
         self._servers: dict[str, ServerTransaction] = {}
         self._clients: dict[str, ClientTransaction] = {}
         self._live_merges: dict[int, str] = {}
-        self._by_target: dict[Target, set[ServerTransaction | ClientTransaction]] = {}
+        # dicts for sets: they keep their order, so that the same events always give the same messages
+        self._by_target: dict[Target, dict[ServerTransaction | ClientTransaction, None]] = {}
         self.completed = CompletedTransactions(self.clock, timers.lifetime, max_completed_bytes)
         self._lifetimes: Deadlines[_Timer] = Deadlines(self.clock, timers.lifetime, self._fire)
         self._d: Deadlines[_Timer] = Deadlines(self.clock, timers.d, self._fire)
@@ -197,7 +199,11 @@ class TransactionLayer:
         """
         transaction = self._servers.get(server_key(cancel, "INVITE"))
         if transaction is None:
-            response = response_to(cancel, 481, self.ids.stateless_tag(server_key(cancel)))
+            # "Regardless of the method of the original request" a CANCEL that matches gets 200; but for an INVITE it
+            # has no effect.
+            keys = [server_key(cancel, method) for method in KNOWN_METHODS]
+            is_known = any(key in self._servers or self.completed.get(key) is not None for key in keys)
+            response = response_to(cancel, 200 if is_known else 481, self.ids.stateless_tag(server_key(cancel)))
         else:
             # "SHOULD be the same" To tag as in the response to the INVITE, which may have to wait for it
             transaction.to_tag = transaction.to_tag or self.ids.tag()
@@ -212,7 +218,10 @@ class TransactionLayer:
         See L{IMessageReceiver.transport_failed}.
         """
         for transaction in tuple(self._by_target.get(target, ())):
-            transaction.handle(Event.TRANSPORT_ERROR, reason=reason)
+            try:
+                transaction.handle(Event.TRANSPORT_ERROR, reason=reason)
+            except Exception:  # noqa: BLE001 - the edge to the users: the others are told all the same
+                log.failure("{transaction} broke its user", transaction=transaction)
 
     # from the transaction users
 
@@ -336,7 +345,7 @@ class TransactionLayer:
         """
         Tell the transaction when something sent to C{target} fails.
         """
-        self._by_target.setdefault(target, set()).add(transaction)
+        self._by_target.setdefault(target, {})[transaction] = None
 
     def unwatch_target(self, transaction: ServerTransaction | ClientTransaction, target: Target) -> None:
         """
@@ -344,6 +353,6 @@ class TransactionLayer:
         """
         watching = self._by_target.get(target)
         if watching is not None:
-            watching.discard(transaction)
+            watching.pop(transaction, None)
             if not watching:
                 del self._by_target[target]

@@ -111,12 +111,12 @@ class ServerTransaction:
         if not self.is_invite:
             if status < 200:
                 return  # RFC 4320 §4.1: no provisional response but the 100 that the transaction itself sends in time
+            if self.state is State.TERMINATED:
+                return  # 64 × T1 are over: nobody listens any more
             if status == 408:
                 # RFC 4320 §4.2: a 408 arrives when the client has given up, and does harm on the way
                 self._layer.server_ended(self)
                 return
-            if self.state is State.TERMINATED:
-                return  # 64 × T1 are over: nobody listens any more
         event = Event.USER_1XX if status < 200 else Event.USER_2XX if status < 300 else Event.USER_FINAL
         row = step(self._table, self.state, event)
         if row is None:

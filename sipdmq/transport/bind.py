@@ -5,6 +5,7 @@ that an address in use is an error that the operator sees.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import Final
@@ -58,14 +59,15 @@ def bind_listener(listener: Listener) -> socket.socket:
 
 
 def _cure(error: OSError) -> str:
-    name = os.strerror(error.errno or 0)
     cures = {
-        "Address already in use": "stop the program that has it (see 'ss -lnptu'), or choose another port",
-        "Cannot assign requested address": "this machine has no such address; listen on one that it has, or on 0.0.0.0",
-        "Permission denied": "ports below 1024 need privileges; choose another port",
+        errno.EADDRINUSE: "stop the program that has it (see 'ss -lnptu'), or choose another port",
+        errno.EADDRNOTAVAIL: "this machine has no such address; listen on one that it has, or on 0.0.0.0",
+        errno.EACCES: "ports below 1024 need privileges; choose another port",
+        errno.EAFNOSUPPORT: "this machine has no IPv6; listen on an IPv4 address",
     }
-    cure = cures.get(name)
-    return f"{name}; {cure}" if cure else name
+    number = error.errno or 0
+    cure = cures.get(number)
+    return f"{os.strerror(number)}; {cure}" if cure else os.strerror(number)
 
 
 def advertised(listener: Listener) -> Listener:

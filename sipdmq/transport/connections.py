@@ -5,8 +5,10 @@ All stream connections of the node: how many, how long idle, and which one leads
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTCP, IReactorTime
 from twisted.python.failure import Failure
@@ -28,11 +30,12 @@ class _Opening:
     A connection on its way, and what waits for it.
     """
 
-    __slots__ = ("size", "waiting")
+    __slots__ = ("connecting", "size", "waiting")
 
     def __init__(self) -> None:
         self.waiting: list[tuple[bytes, Target]] = []
         self.size = 0
+        self.connecting: Deferred[Any] | None = None
 
 
 @implementer(IFlows, IInspectable)
@@ -65,6 +68,7 @@ class Connections:
         self._by_flow: dict[str, SipStream] = {}
         self._by_address: dict[tuple[Protocol, str, int], SipStream] = {}
         self._opening: dict[tuple[Protocol, str, int], _Opening] = {}
+        self._waiting = 0  # bytes that wait for connections to open
         self._per_source: dict[str, int] = {}
         # In the order of the last activity, and of the begin of the stall: the first is the next to be closed.
         self._idle_since: dict[SipStream, float] = {}
@@ -96,10 +100,13 @@ class Connections:
         assert isinstance(address, (IPv4Address, IPv6Address))
         host = address.host
         limits = self.limits
-        if len(self._by_flow) >= limits.connections or self._per_source.get(host, 0) >= limits.connections_per_source:
+        if self._is_full() or self._per_source.get(host, 0) >= limits.connections_per_source:
             self._turned_away += 1
             return None
         return self._stream(listener, listener.protocol, host, address.port)
+
+    def _is_full(self) -> bool:
+        return len(self._opening) + len(self._by_flow) >= self.limits.connections
 
     def _stream(self, listener: Listener, protocol: Protocol, host: str, port: int) -> SipStream:
         source = Source(protocol, host, port, listener, self._ids.flow())
@@ -156,21 +163,28 @@ class Connections:
         elif stream not in self._stalled_since:
             self._stalled_since[stream] = now
 
+    def progressed(self, stream: SipStream) -> None:
+        """
+        A message has become whole: what is partial now is another one.
+        """
+        if not stream.is_blocked:
+            self._stalled_since.pop(stream, None)
+
     def _close_overdue(self) -> None:
         self._sweep = None
         now = self._clock.seconds()
+        overdue: dict[SipStream, None] = {}
         for since, limit in (
             (self._stalled_since, self.limits.message_timeout),
             (self._idle_since, self.limits.idle_timeout),
         ):
-            overdue = []
             for stream, start in since.items():
                 if start + limit > now:
                     break
-                overdue.append(stream)
-            for stream in overdue:
-                self._closed_overdue += 1
-                stream.abort()
+                overdue[stream] = None
+        self._closed_overdue += len(overdue)
+        for stream in overdue:
+            stream.abort()
         if self._by_flow:
             self._sweep = self._clock.callLater(1, self._close_overdue)
 
@@ -196,31 +210,40 @@ class Connections:
         address = (target.protocol, target.host, target.port)
         opening = self._opening.get(address)
         if opening is None:
-            if len(self._opening) + len(self._by_flow) >= self.limits.connections:
+            if self._is_full():
                 self._clock.callLater(0, self._failed, target, "too many connections")
                 return
             opening = self._opening[address] = _Opening()
             endpoint = TCP6ClientEndpoint if ":" in target.host else TCP4ClientEndpoint
             factory = SipStreamFactory(lambda _: self._stream(listener, *address))
-            connecting = endpoint(
+            connecting = opening.connecting = endpoint(
                 self._connector, target.host, target.port, self.limits.connect_timeout, (listener.host, 0)
             ).connect(factory)
             connecting.addCallbacks(self._connected, self._refused, callbackArgs=(address,), errbackArgs=(address,))
-        opening.size += len(data)
-        if opening.size > self.limits.write_buffer:
-            opening.size -= len(data)
-            self._clock.callLater(0, self._failed, target, "too much waits for the connection")
+        size = len(data)
+        if opening.size + size > self.limits.write_buffer or self._waiting + size > self.limits.opening_buffer:
+            self._clock.callLater(0, self._failed, target, "too much waits for connections")
             return
+        opening.size += size
+        self._waiting += size
         opening.waiting.append((data, target))
 
+    def _opened(self, address: tuple[Protocol, str, int]) -> list[tuple[bytes, Target]]:
+        """
+        What waited for a connection that waits no more.
+        """
+        opening = self._opening.pop(address)
+        self._waiting -= opening.size
+        return opening.waiting
+
     def _connected(self, stream: SipStream, address: tuple[Protocol, str, int]) -> None:
-        for data, target in self._opening.pop(address, _Opening()).waiting:
+        for data, target in self._opened(address):
             stream.send(data, target)
 
     def _refused(self, failure: Failure, address: tuple[Protocol, str, int]) -> None:
-        opening = self._opening.pop(address, _Opening())
+        waiting = self._opened(address)
         if not self._is_stopped:
-            for target in dict.fromkeys(target for _, target in opening.waiting):
+            for target in dict.fromkeys(target for _, target in waiting):
                 self._clock.callLater(0, self._failed, target, failure.getErrorMessage())
 
     def is_alive(self, flow: str) -> bool:
@@ -247,5 +270,8 @@ class Connections:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
+        for opening in tuple(self._opening.values()):
+            if opening.connecting is not None:
+                opening.connecting.cancel()
         for stream in tuple(self._by_flow.values()):
             stream.abort()

@@ -171,7 +171,8 @@ class TransportLayer:
         """
         try:
             via = request.top_via
-            port = source.port if "rport" in via.params else via.port or DEFAULT_PORT
+            is_asked_for = "rport" in via.params and not source.protocol.is_reliable
+            port = source.port if is_asked_for else via.port or DEFAULT_PORT
         except ParseError:
             port = source.port
         return Target(source.protocol, source.host, port, True, source.flow, False, source.listener)
@@ -185,15 +186,16 @@ class TransportLayer:
         return target.protocol is not Protocol.UDP
 
     def _listener_for(self, target: Target) -> Listener | None:
-        return target.listener or self._defaults.get((target.protocol, family_of(target.host)))
+        listener = target.listener
+        if listener is not None and listener.protocol is target.protocol and listener in self.listeners:
+            return listener
+        return self._defaults.get((target.protocol, family_of(target.host)))
 
     def sent_by(self, target: Target) -> str:
         """
         See L{ITransport.sent_by}.
         """
         listener = self._listener_for(target)
-        if listener is None or listener.protocol is not target.protocol:
-            listener = self._defaults.get((target.protocol, family_of(target.host)))
         if listener is None:
             raise UnreachableError(f"no {target.protocol.name} listener for {target.host}")
         return f"{listener.protocol.name} {format_host(listener.advertise_host)}:{listener.advertise_port}"
@@ -202,7 +204,7 @@ class TransportLayer:
         """
         See L{ITransport.send}.
         """
-        listener = target.listener or self._listener_for(target)
+        listener = self._listener_for(target)
         if listener is None:
             self._clock.callLater(0, self._failed, target, f"no listener to reach {target} from")
         elif target.protocol is Protocol.UDP:

@@ -36,7 +36,7 @@ class SipStream(StreamProtocol):
     """
 
     # Thousands of these wait idle: no dict for each.
-    __slots__ = ("_framer", "_targets", "_unread", "connections", "is_blocked", "source")
+    __slots__ = ("_framer", "_is_closing", "_targets", "_unread", "connections", "is_blocked", "source")
 
     def __init__(self, connections: Connections, source: Source, framer: StreamFramer) -> None:
         """
@@ -48,6 +48,7 @@ class SipStream(StreamProtocol):
         self._targets: dict[Target, None] | None = None
         self._unread = 0
         self.is_blocked = False
+        self._is_closing = False
 
     @property
     def is_stalled(self) -> bool:
@@ -71,13 +72,16 @@ class SipStream(StreamProtocol):
     def dataReceived(self, data: bytes) -> None:
         try:
             pings = 0
-            for frame in self._framer.feed(data):
+            frames = self._framer.feed(data)
+            if frames:
+                self.connections.progressed(self)
+            for frame in frames:
                 if frame.data:
                     self.connections.received(frame.data, self.source)
                 else:
                     pings += 1
                 if frame.is_last:
-                    self.transport.loseConnection()  # type: ignore[union-attr]
+                    self.close()
             if pings:
                 self.write(b"\r\n" * pings)  # RFC 5626 §3.5.1: a pong for each ping
             self.connections.active(self)
@@ -111,6 +115,15 @@ class SipStream(StreamProtocol):
                 return
         self.transport.write(data)  # type: ignore[union-attr]
 
+    def close(self) -> None:
+        """
+        Close when all is written. A blocked transport would write it and then wait for its producer for ever.
+        """
+        self._is_closing = True
+        if not self.is_blocked:
+            self.transport.unregisterProducer()  # type: ignore[union-attr]
+            self.transport.loseConnection()  # type: ignore[union-attr]
+
     def abort(self) -> None:
         """
         Close without waiting for the peer.
@@ -121,6 +134,9 @@ class SipStream(StreamProtocol):
         """
         From the transport: its buffer is full. A peer that does not read our answers need not ask further questions.
         """
+        # Twisted calls this at every write while its buffer is full, not once.
+        if self.is_blocked:
+            return
         self.is_blocked = True
         self._unread = 0
         self.transport.pauseProducing()  # type: ignore[union-attr]
@@ -131,6 +147,9 @@ class SipStream(StreamProtocol):
         From the transport: its buffer is empty.
         """
         self.is_blocked = False
+        if self._is_closing:
+            self.close()
+            return
         self.transport.resumeProducing()  # type: ignore[union-attr]
         self.connections.active(self)
 
