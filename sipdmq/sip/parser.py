@@ -125,11 +125,11 @@ def _read_unusual_headers(lines: list[str], limits: ParserLimits) -> tuple[Heade
     """
     As L{_read_headers}, for lines in any spelling, with folds and white space.
     """
-    fault = None
+    reason = ""  # not the exception: that would hold this frame, and the frame it
     lines = _join_folds(lines)
     if len(lines) > limits.headers:
         del lines[limits.headers :]
-        fault = ParseError("Too Many Headers")
+        reason = "Too Many Headers"
     headers = Headers()
     for line in lines:
         name, colon, _ = line.partition(":")
@@ -140,8 +140,8 @@ def _read_unusual_headers(lines: list[str], limits: ParserLimits) -> tuple[Heade
                 raise ParseError("Header Too Long")
             headers.add_line(header_key(name), line)
         except ParseError as error:
-            fault = fault or error
-    return headers, fault
+            reason = reason or error.reason
+    return headers, ParseError(reason) if reason else None
 
 
 def _join_folds(lines: list[str]) -> list[str]:
