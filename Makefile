@@ -1,0 +1,47 @@
+# make run and make test do all their set-up themselves, in .venv; they need Python 3.10 or newer, make and git.
+# Another Python: make run PYTHON=python3.12    Another configuration: make run CONFIG=/etc/sipdmq/node.ini
+
+PYTHON ?= python3
+VENV = .venv
+CONFIG = etc/node.ini
+BIN = $(VENV)/bin
+
+.DEFAULT_GOAL = help
+.PHONY: help run test bench soak lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+
+run: $(VENV)/installed ## a node in the foreground, with etc/node.ini; Ctrl-C ends it
+	$(BIN)/twistd -n --pidfile= sipdmq -c '$(CONFIG)'
+
+test: $(VENV)/installed-dev ## all tests; those against other SIP programs are skipped where these are missing
+	$(BIN)/python -m twisted.trial tests
+
+bench: $(VENV)/installed-dev ## the benchmarks of bench/RESULTS.md
+	$(BIN)/python bench/run.py
+
+soak: $(VENV)/installed-dev ## a long run under bad input, watching memory
+	$(BIN)/python -m tests.soak
+
+lint: $(VENV)/installed-dev ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+clean: ## remove all that make has made, .venv too
+	rm -rf $(VENV) build dist *.egg-info _trial_temp* .hypothesis .mypy_cache .ruff_cache
+	rm -f twisted/plugins/dropin.cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Editable, so that there is nothing to repeat after a change of the code: only after one of what is installed.
+$(VENV)/installed: what = .
+$(VENV)/installed-dev: what = .[dev]
+$(VENV)/installed $(VENV)/installed-dev: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo >&2 \
+	  "sipdmq needs Python 3.10 or newer, and '$(PYTHON)' is not. If you have one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo >&2 \
+	  "'$(PYTHON)' cannot make virtual environments: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV): needed once, and after a change of setup.cfg"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '$(what)'
+	@touch $@

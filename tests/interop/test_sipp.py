@@ -1,0 +1,192 @@
+"""
+sipp as the phones: scenarios of C{scenarios/}, over UDP and TCP, one user and many.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from tests.interop.programs import InteropTestCase, Output, run_program
+
+SCENARIOS = Path(__file__).resolve().parent / "scenarios"
+
+#: Seconds after which sipp gives up, and after which sipp itself is given up.
+SIPP_TIMEOUT = 30
+KILL_TIMEOUT = 45.0
+
+
+class SippTestCase(InteropTestCase):
+    """
+    Runs a scenario to its end.
+    """
+
+    programs = ("sipp",)
+
+    def sipp(self, scenario: str, *options: str, transport: str = "u1", calls: int = 1, rate: int = 10) -> Output:
+        """
+        @param scenario: name of a file in C{scenarios/}, without C{.xml}.
+        @param transport: sipp's C{-t}: u1 one UDP socket, t1 one TCP connection, tn one for each call.
+        @param calls: how often the scenario is run, each time for another user.
+        @param rate: calls begun per second.
+        """
+        return run_program(
+            [
+                "sipp",
+                f"{self.server.host}:{self.server.port}",
+                *("-sf", str(SCENARIOS / f"{scenario}.xml")),
+                *("-i", self.server.host, "-ci", self.server.host),  # its own addresses: SIP, and its remote control
+                *("-t", transport, "-m", str(calls), "-r", str(rate)),
+                *("-nostdin", "-timeout", f"{SIPP_TIMEOUT}s", "-timeout_error"),
+                *("-trace_err", "-error_file", str(self.directory / "errors")),
+                *("-trace_msg", "-message_file", str(self.directory / "messages")),
+                *options,
+            ],
+            timeout=KILL_TIMEOUT,
+            cwd=str(self.directory),
+        )
+
+    def assert_passed(self, output: Output) -> None:
+        """
+        Every call of sipp ended as its scenario says.
+        """
+        errors = self.directory / "errors"
+        told = errors.read_text(errors="replace")[:3000] if errors.exists() else ""
+        self.assertEqual(output.status, 0, f"{output.text[-3000:]}\n{told}\n{self.server.log()}")
+        self.assert_well()
+
+    def messages(self) -> list[str]:
+        """
+        @return: every message that sipp sent or received, as its log shows it: the first line says which.
+        """
+        log = (self.directory / "messages").read_text(errors="replace")
+        return re.split(r"-{20,} [-0-9]+ [0-9:.]+\n", log)[1:]
+
+
+class UDPTests(SippTestCase):
+    """
+    Phones over UDP.
+    """
+
+    host = "127.81.1.1"
+
+    def test_a_user_registers(self) -> None:
+        """
+        The answer lists the contact with what is left of its time, and so does a query by somebody else.
+        """
+        self.assert_passed(self.sipp("register"))
+        (contact,) = self.server.bindings("user1")
+        self.assertIn(f"<sip:user1@{self.server.host}:", contact)
+
+    def test_registers_refreshes_queries_and_removes(self) -> None:
+        """
+        The life of a binding.
+        """
+        self.assert_passed(self.sipp("lifecycle"))
+        self.assertEqual(self.server.bindings("user1"), [])
+
+    def test_removes_all_with_the_wildcard(self) -> None:
+        """
+        C{Contact: *} with C{Expires: 0}.
+        """
+        self.assert_passed(self.sipp("wildcard"))
+        self.assertEqual(self.server.bindings("user1"), [])
+
+    def test_many_users_in_one_run(self) -> None:
+        """
+        500 users register within a second, each gets an answer with a contact of its own.
+        """
+        self.assert_passed(self.sipp("register", calls=500, rate=500))
+        for user in ("user1", "user250", "user500"):
+            self.assertEqual(len(self.server.bindings(user)), 1)
+
+    def test_a_lost_answer_is_sent_again_from_the_transaction(self) -> None:
+        """
+        RFC 3261 §17.2.2: a retransmitted request in state Completed gets the same final response, so all answers to
+        one REGISTER carry the same To tag, however often it was sent.
+        """
+        # So many calls, and so many attempts 200 ms apart, that neither none nor all of the answers are ever lost.
+        self.assert_passed(self.sipp("lossy", "-T2", "200", "-max_non_invite_retrans", "20", calls=60, rate=100))
+        sent: dict[str, int] = defaultdict(int)
+        tags: dict[str, set[str]] = defaultdict(set)
+        for message in self.messages():
+            call_id = re.search(r"^Call-ID: *(\S+)", message, re.MULTILINE)
+            if call_id is None:
+                continue
+            if " sent " in message.partition("\n")[0]:
+                sent[call_id[1]] += 1
+            tag = re.search(r"^To:.*;tag=([^;\s]+)", message, re.MULTILINE)
+            if tag is not None:
+                tags[call_id[1]].add(tag[1])
+        self.assertEqual(len(sent), 60)
+        self.assertGreater(sum(sent.values()), 60, "no REGISTER was sent again, so nothing was tested")
+        self.assertEqual({call_id: found for call_id, found in tags.items() if len(found) != 1}, {})
+        self.assertEqual(len(self.server.bindings("user1")), 1)
+
+    def test_too_brief(self) -> None:
+        """
+        423 with Min-Expires, and nothing is registered.
+        """
+        self.not_kamailio("raises a brief expiry to its minimum")
+        self.assert_passed(self.sipp("too_brief"))
+        self.assertEqual(self.server.bindings("user1"), [])
+
+    def test_a_domain_that_is_not_ours(self) -> None:
+        """
+        404.
+        """
+        self.assert_passed(self.sipp("unknown_domain"))
+
+    def test_options(self) -> None:
+        """
+        A thousand OPTIONS to the server, all answered 200.
+        """
+        self.assert_passed(self.sipp("options", calls=1000, rate=1000))
+
+
+class TCPTests(SippTestCase):
+    """
+    Phones over TCP.
+    """
+
+    host = "127.81.1.2"
+
+    def test_registers_refreshes_queries_and_removes(self) -> None:
+        """
+        The life of a binding, on one connection.
+        """
+        self.assert_passed(self.sipp("lifecycle", transport="t1"))
+        self.assertEqual(self.server.bindings("user1"), [])
+
+    def test_many_users_on_one_connection(self) -> None:
+        """
+        500 users behind one connection, as behind a proxy: their messages share segments.
+        """
+        self.assert_passed(self.sipp("lifecycle", transport="t1", calls=500, rate=500))
+        self.assertEqual(self.server.bindings("user500"), [])
+
+    def test_many_users_with_a_connection_each(self) -> None:
+        """
+        200 connections.
+        """
+        self.assert_passed(self.sipp("register", "-max_socket", "500", transport="tn", calls=200, rate=200))
+
+    def test_too_brief(self) -> None:
+        """
+        423 with Min-Expires, and nothing is registered.
+        """
+        self.not_kamailio("raises a brief expiry to its minimum")
+        self.assert_passed(self.sipp("too_brief", transport="t1"))
+
+    def test_a_domain_that_is_not_ours(self) -> None:
+        """
+        404.
+        """
+        self.assert_passed(self.sipp("unknown_domain", transport="t1"))
+
+    def test_options(self) -> None:
+        """
+        OPTIONS to the server on one connection, all answered 200.
+        """
+        self.assert_passed(self.sipp("options", transport="t1", calls=500, rate=1000))
