@@ -4,6 +4,7 @@ From an INI file to one frozen value for each section. Complains like a compiler
 
 from __future__ import annotations
 
+import ast
 import configparser
 import os
 import re
@@ -297,7 +298,8 @@ def _syntax_error(path: str, error: configparser.Error) -> ConfigError:
     if isinstance(error, configparser.MissingSectionHeaderError):
         return ConfigError(path, "", "", f"line {error.lineno}: must stand below a section, as [node]")
     if isinstance(error, configparser.ParsingError):
-        line, text = error.errors[0]
+        line, quoted = error.errors[0]
+        text = ascii(ast.literal_eval(quoted).strip())
         return ConfigError(path, "", "", f"line {line}: neither [section] nor 'key = value': {text}")
     return ConfigError(path, "", "", error.message)
 
@@ -314,7 +316,7 @@ def _read_section(path: str, name: str, section: type, given: Mapping[str, str])
         except _WrongPart as error:
             raise ConfigError(path, name, key, str(error)) from None
         except ValueError as error:
-            raise ConfigError(path, name, key, f"'{text.strip()}': {error}") from None
+            raise ConfigError(path, name, key, f"'{text}': {error}") from None
     return section(**values)
 
 

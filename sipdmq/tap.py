@@ -5,6 +5,7 @@ What C{twistd} knows of us: the options of C{twistd sipdmq}, and the service tha
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from twisted.application.service import IService
@@ -51,6 +52,9 @@ def makeService(options: Options) -> IService:
     path: str | None = options["config"]
     try:
         node_config = config.NodeConfig() if path is None else config.load(path)
+        # All waits by a clock that nobody can set. Twisted's own is the wall clock: correcting it would close every
+        # connection, or keep every binding.
+        setattr(reactor, "seconds", time.monotonic)  # noqa: B010 - typed as a method
         service: Any = makeNode(node_config, reactor)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")

@@ -90,7 +90,10 @@ class MakeServiceTests(SynchronousTestCase):
             given.append(config)
             return node.MultiService()  # type: ignore[attr-defined]
 
+        from twisted.internet import reactor
+
         self.patch(tap, "makeNode", make_node)
+        self.patch(reactor, "seconds", reactor.seconds)  # type: ignore[attr-defined]
         path = Path(self.mktemp())
         path.write_text("[timers]\nt1 = 1\n")
         verifyObject(IService, self.make("-c", str(path)))

@@ -63,7 +63,8 @@ class Domains:
         """
         if not isinstance(uri, SipURI) or (uri.port is not None and uri.port not in self._ports):
             return None
-        return self._domains.get(uri.host)
+        host = uri.host
+        return self._domains.get(host[:-1] if host[-1] == "." else host)
 
     def aor_of(self, uri: URI) -> str | None:
         """

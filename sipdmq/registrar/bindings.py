@@ -25,6 +25,12 @@ __all__ = [
     "read_register",
 ]
 
+MAX_ANSWER: Final = 30_000
+"""
+Characters that the contacts of an AoR may take in an answer: half a datagram; the request's own lines come on top.
+"""
+CONTACT_OVERHEAD: Final = 40  # "Contact: <>;q=0.555;expires=7200" and the line end
+MAX_CONTACT: Final = MAX_ANSWER - CONTACT_OVERHEAD
 HOUR: Final = 3600
 TOMBSTONE_LIFETIME: Final = 32
 """Seconds for which a removed binding is remembered: as long as a delayed REGISTER may still arrive (64 × T1)."""
@@ -248,7 +254,12 @@ def apply_register(
         return _remove_all(records, register, now)
     if not records and len(register.contacts) == 1:
         update = register.contacts[0]
-        return (_bind(register, update, None, now, new_ruid),) if update.expires_in else ()
+        if not update.expires_in:
+            return ()
+        binding = _bind(register, update, None, now, new_ruid)
+        if len(binding.contact) + len(binding.params) + len(binding.path) > MAX_CONTACT:
+            _check_room((), (binding,), limits)
+        return (binding,)
     result = list(records)
     written: set[str] = set()
     for update in register.contacts:
@@ -269,10 +280,30 @@ def apply_register(
             result[at] = _bind(register, update, binding, now, new_ruid)
         else:
             result[at] = _tombstone(register, binding, now)
-    count = sum(not binding.removed for binding in result)
-    if count > limits.max_contacts and count > sum(not binding.removed for binding in records):
-        raise refuse.too_many_contacts()
+    _check_room(records, result, limits)
     return result
+
+
+def _check_room(records: Sequence[Binding], result: Sequence[Binding], limits: RegisterLimits) -> None:
+    """
+    Whether all contacts are few enough, and fit into an answer that a datagram can carry: one that lists them all, and
+    that nobody else can call forth in the phone's name to flood it.
+
+    @raise RequestRefused: this REGISTER adds one too many.
+    """
+    live = [binding for binding in result if not binding.removed]
+    before = [binding for binding in records if not binding.removed]
+    if len(live) > limits.max_contacts and len(live) > len(before):
+        raise refuse.too_many_contacts()
+    size = _size(live)
+    if size > MAX_ANSWER and size > _size(before):
+        raise refuse.too_many_contacts()
+
+
+def _size(bindings: Sequence[Binding]) -> int:
+    return sum([len(b.contact) + len(b.params) + CONTACT_OVERHEAD for b in bindings]) + max(
+        [len(b.path) for b in bindings], default=0
+    )
 
 
 def _remove_all(records: Sequence[Binding], register: Register, now: int) -> Sequence[Binding]:

@@ -33,9 +33,10 @@ def way_of(request: Request, source: Source) -> Way:
     the listener, and the connection.
     """
     via = request.top_via
+    host = source.host.partition("%")[0]  # the zone of a link-local address is no part of a URI
     received = ""
-    if source.flow or via.host != source.host or (via.port or 5060) != source.port:
-        received = f"sip:{format_host(source.host)}:{source.port}"
+    if source.flow or via.host != host or (via.port or 5060) != source.port:
+        received = f"sip:{format_host(host)}:{source.port}"
         if source.protocol is not Protocol.UDP:
             received = f"{received};transport={source.protocol.name.lower()}"
     return Way(received, str(source.listener), source.flow)

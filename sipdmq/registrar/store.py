@@ -53,6 +53,7 @@ class MemoryLocationStore:
         self._tombstones = 0
         self._call: IDelayedCall | None = None
         self._next_second = 0
+        self._is_stopped = False
 
     def snapshot(self) -> dict[str, int | float]:
         """
@@ -176,6 +177,8 @@ class MemoryLocationStore:
         """
         Look again when the next second has begun.
         """
+        if self._is_stopped:
+            return
         now = self._now()
         if not self._next_second:
             self._next_second = int(now)
@@ -228,6 +231,7 @@ class MemoryLocationStore:
         """
         Stop the timer; nothing expires any more.
         """
+        self._is_stopped = True
         if self._call is not None:
             self._call.cancel()
             self._call = None

@@ -81,9 +81,11 @@ class Headers:
     Each line is kept as it was received or shall be written, without its CRLF, with folds; beside it stands its key
     (L{header_key}). So what is not touched is written back byte for byte. Values are looked up unfolded, without
     white space around them.
+
+    @ivar first: the value of the first line of each key. The cheapest way to read one; not to be changed.
     """
 
-    __slots__ = ("_first", "_keys", "_lines")
+    __slots__ = ("_keys", "_lines", "first")
 
     def __init__(
         self,
@@ -92,29 +94,18 @@ class Headers:
         first: dict[str, str] | None = None,
     ) -> None:
         """
-        @param keys: the key of each line; the lists become ours.
+        @param keys: the key of each line; all of these become ours.
         @param lines: as many lines.
         @param first: the value of the first line of each key, if the caller has them already.
         """
         self._keys: list[str] = [] if keys is None else keys
         self._lines: list[str] = [] if lines is None else lines
-        self._first = first
-
-    def _index(self) -> dict[str, str]:
-        first: dict[str, str] = {}
-        for key, line in zip(self._keys, self._lines):
-            if key not in first:
-                first[key] = _value(line)
-        self._first = first
-        return first
-
-    @property
-    def first(self) -> dict[str, str]:
-        """
-        The value of the first line of each key; not to be changed.
-        """
-        first = self._first
-        return first if first is not None else self._index()
+        if first is None:
+            first = {}
+            for key, line in zip(self._keys, self._lines):
+                if key not in first:
+                    first[key] = _value(line)
+        self.first: dict[str, str] = first
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """
@@ -126,13 +117,13 @@ class Headers:
         return len(self._lines)
 
     def __contains__(self, key: str) -> bool:
-        return key in (self._first if self._first is not None else self._index())
+        return key in self.first
 
     def keys(self) -> KeysView[str]:
         """
         The keys that are there.
         """
-        return (self._first if self._first is not None else self._index()).keys()
+        return self.first.keys()
 
     def lines(self) -> list[str]:
         """
@@ -150,7 +141,7 @@ class Headers:
         """
         An independent copy.
         """
-        return Headers(self._keys.copy(), self._lines.copy())
+        return Headers(self._keys.copy(), self._lines.copy(), self.first.copy())
 
     def get(self, key: str) -> str | None:
         """
@@ -158,13 +149,13 @@ class Headers:
 
         @param key: long form, lower case.
         """
-        return (self._first if self._first is not None else self._index()).get(key)
+        return self.first.get(key)
 
     def get_all(self, key: str) -> list[str]:
         """
         The values of all lines with this key, in order; commas are not split.
         """
-        value = self.get(key)
+        value = self.first.get(key)
         if value is None:
             return []
         if self._keys.count(key) == 1:
@@ -191,7 +182,8 @@ class Headers:
         """
         self._keys.append(key)
         self._lines.append(line)
-        self._first = None
+        if key not in self.first:
+            self.first[key] = _value(line)
 
     def prepend(self, name: str, value: str) -> None:
         """
@@ -201,7 +193,7 @@ class Headers:
         at = self._keys.index(key) if key in self._keys else 0
         self._keys.insert(at, key)
         self._lines.insert(at, format_line(name, value))
-        self._first = None
+        self.first[key] = value
 
     def replace(self, name: str, value: str) -> None:
         """
@@ -217,7 +209,7 @@ class Headers:
             self.remove(key)
             self._keys.insert(at, key)
             self._lines.insert(at, line)
-        self._first = None
+        self.first[key] = value
 
     def replace_first(self, name: str, value: str) -> None:
         """
@@ -227,8 +219,7 @@ class Headers:
         """
         key = header_key(name)
         self._lines[self._keys.index(key)] = format_line(name, value)
-        if self._first is not None:
-            self._first[key] = value
+        self.first[key] = value
 
     def remove(self, key: str) -> None:
         """
@@ -237,7 +228,7 @@ class Headers:
         kept = [(field, line) for field, line in self if field != key]
         self._keys = [field for field, _ in kept]
         self._lines = [line for _, line in kept]
-        self._first = None
+        self.first.pop(key, None)
 
 
 def format_line(name: str, value: str) -> str:

@@ -5,6 +5,8 @@ Requests and responses (RFC 3261 §7). What a header says is parsed when somebod
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
+from typing import Final
 
 from sipdmq.errors import ParseError
 from sipdmq.sip.fields import CSeq, NameAddr, Via, parse_cseq, parse_name_addr, parse_tokens, parse_via, parse_vias
@@ -273,9 +275,6 @@ class Response(Message):
         return Response(self.status, self.reason, self.headers.copy(), self.body)
 
 
-_COPIED_KEYS = ("from", "to", "call-id", "cseq")
-
-
 def response_to(
     request: Request,
     status: int,
@@ -293,32 +292,47 @@ def response_to(
     @param body: its Content-Type is the caller's to add.
     @see: RFC 3261 §8.2.6
     """
-    first = request.headers.first
-    vias = request.headers.get_all("via")
-    copied = [first.get("from"), first.get("to"), first.get("call-id"), first.get("cseq")]
-    if to_tag and copied[1] is not None and _lacks_tag(request):
-        copied[1] = f"{copied[1]};tag={to_tag}"
-    keys = ["via"] * len(vias)
-    lines = [f"Via: {via}" for via in vias]
-    if None not in copied:
-        keys += _COPIED_KEYS
-        lines += (f"From: {copied[0]}", f"To: {copied[1]}", f"Call-ID: {copied[2]}", f"CSeq: {copied[3]}")
-    else:  # a request that the parser refused
-        for key, name, value in zip(_COPIED_KEYS, ("From", "To", "Call-ID", "CSeq"), copied):
-            if value is not None:
-                keys.append(key)
-                lines.append(f"{name}: {value}")
-    if status == 100 and "timestamp" in first:  # §8.2.6.1
-        keys.append("timestamp")
-        lines.append(f"Timestamp: {first['timestamp']}")
+    try:
+        via, from_, to, call_id, cseq = _copied(request.headers.first)
+    except KeyError:  # a request that the parser refused
+        keys, lines, values = _copied_if_there(request.headers)
+    else:
+        if to_tag and _lacks_tag(request):
+            to = f"{to};tag={to_tag}"
+        values = {"via": via, "from": from_, "to": to, "call-id": call_id, "cseq": cseq}
+        keys = [*values]
+        lines = [f"Via: {via}", f"From: {from_}", f"To: {to}", f"Call-ID: {call_id}", f"CSeq: {cseq}"]
+        if request.headers.is_repeated("via"):
+            vias = request.headers.get_all("via")
+            keys[:1] = ["via"] * len(vias)
+            lines[:1] = [f"Via: {via}" for via in vias]
+    if status == 100 and "timestamp" in request.headers:  # §8.2.6.1
+        headers = [*headers, ("Timestamp", request.headers.first["timestamp"])]
     for name, value in headers:
         if "\r" in value or "\n" in value:
             raise ValueError(f"line break in the value of {name}")
-        keys.append(name.lower())
+        key = name.lower()
+        keys.append(key)
         lines.append(f"{name}: {value}")
+        values[key] = value
+    values["content-length"] = length = str(len(body)) if body else "0"
     keys.append("content-length")
-    lines.append(f"Content-Length: {len(body)}" if body else "Content-Length: 0")
-    return Response(status, reason or reason_phrase(status), Headers(keys, lines), body)
+    lines.append(f"Content-Length: {length}")
+    return Response(status, reason or reason_phrase(status), Headers(keys, lines, values), body)
+
+
+_COPIED: Final = {"via": "Via", "from": "From", "to": "To", "call-id": "Call-ID", "cseq": "CSeq"}
+_copied: Final = itemgetter(*_COPIED)
+
+
+def _copied_if_there(headers: Headers) -> tuple[list[str], list[str], dict[str, str]]:
+    keys = []
+    lines = []
+    for key, name in _COPIED.items():
+        for value in headers.get_all(key):
+            keys.append(key)
+            lines.append(f"{name}: {value}")
+    return keys, lines, {key: headers.first[key] for key in keys}
 
 
 def _lacks_tag(request: Request) -> bool:

@@ -7,10 +7,10 @@ numbers, URIs. What is refused is answered with 400, from as much of the request
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from sipdmq.errors import ParseError
-from sipdmq.sip.grammar import MAX_DELTA_SECONDS, TOKEN, WHITE, parse_number
+from sipdmq.sip.grammar import MAX_DELTA_SECONDS, TOKEN, parse_number
 from sipdmq.sip.headers import USUAL_KEYS, Headers, header_key
 from sipdmq.sip.message import Message, Request, Response
 from sipdmq.sip.uri import SipURI
@@ -95,30 +95,38 @@ def _read_headers(lines: list[str], text: str, limits: ParserLimits) -> tuple[He
 
     @param lines: of the head, the start line gone; the list becomes that of the headers.
     """
-    keys: list[str] = []
-    first: dict[str, str] = {}
-    # Nearly every line is "Name: value" in a usual spelling: that costs half of what the careful way does. The first
-    # one that is not, as a line that continues the one before, sends all of them there.
-    if len(text) <= limits.header_length and len(lines) <= limits.headers:
-        usual = USUAL_KEYS.get
-        for line in lines:
-            name, colon, value = line.partition(": ")
-            key = usual(name)
-            if key is None or not colon:
-                break
-            keys.append(key)
-            if key not in first:
-                first[key] = value.strip(WHITE)
-    if len(keys) == len(lines):
-        fault = None
-        headers = Headers(keys, lines, first)
-    else:
+    fault = None
+    headers = _read_plain_headers(lines, text) if _is_short(lines, text, limits) else None
+    if headers is None:
         headers, fault = _read_unusual_headers(lines, limits)
     if len(headers.keys()) != len(headers):
         for key in sorted(_SINGLE & headers.keys()):
             if headers.is_repeated(key):
                 fault = fault or ParseError(f"Repeated {key.title()}")
     return headers, fault
+
+
+def _is_short(lines: list[str], text: str, limits: ParserLimits) -> bool:
+    return len(text) <= limits.header_length and 0 < len(lines) <= limits.headers
+
+
+def _read_plain_headers(lines: list[str], text: str) -> Headers | None:
+    """
+    As L{_read_headers}, if all lines read C{Name: value} in a usual spelling, without folds and other white space, as
+    they nearly always do. Each step goes over all lines at once, which takes a third of the time.
+
+    @return: C{None} if one line is not so.
+    """
+    if ":  " in text or " \r\n" in text or "\t" in text or text[-1] == " ":
+        return None
+    names, colons, values = zip(*[line.partition(": ") for line in lines])
+    keys = list(map(USUAL_KEYS.get, names))
+    if None in keys or "" in colons:
+        return None
+    first = dict(zip(keys, values))
+    if len(first) != len(keys):  # of several lines with one name the first one counts
+        first = dict(zip(reversed(keys), reversed(values)))
+    return Headers(cast("list[str]", keys), lines, cast("dict[str, str]", first))
 
 
 def _read_unusual_headers(lines: list[str], limits: ParserLimits) -> tuple[Headers, ParseError | None]:

@@ -50,9 +50,8 @@ class CompletedTransactions:
 
         @param merge: L{merge_key<sipdmq.transaction.keys.merge_key>} of the request, 0 if nobody asked for it.
         """
-        previous = self._responses.get(key)
-        if previous is not None:
-            self._size -= len(previous) + ENTRY_BYTES
+        if key in self._responses:
+            self._size -= len(self._responses[key]) + ENTRY_BYTES
         self._responses[key] = response
         if merge:
             self._merges[merge] = key

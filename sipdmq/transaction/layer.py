@@ -299,7 +299,7 @@ class TransactionLayer:
         if server.merge:
             self._live_merges.pop(server.merge, None)
         target = server.target
-        if target in self._by_target:
+        if self._by_target:
             self.unwatch_target(server, target)
         if not self.transport.is_reliable(target):
             self.completed.add(server.key, server.merge, response)

@@ -154,9 +154,10 @@ class ServerTransaction:
             self._stop_retransmission()
         for action in row[1]:
             if action is Action.SEND_RESPONSE:
-                if self.state is not State.COMPLETED or self.is_invite:
-                    layer.watch_target(self, self.target)
-                layer.transport.send(self._response, self.target)
+                target = self.target
+                if self._table is INVITE_SERVER or row[0] is not State.COMPLETED:
+                    layer.watch_target(self, target)
+                layer.transport.send(self._response, target)
             elif action is Action.START_J:
                 # Timer J is the completed table's; of the rest of this transaction nothing is needed any more.
                 layer.server_completed(self, self._response)

@@ -63,6 +63,7 @@ def _cure(error: OSError) -> str:
         errno.EADDRINUSE: "stop the program that has it (see 'ss -lnptu'), or choose another port",
         errno.EADDRNOTAVAIL: "this machine has no such address; listen on one that it has, or on 0.0.0.0",
         errno.EACCES: "ports below 1024 need privileges; choose another port",
+        errno.EINVAL: "a link-local address (fe80::) cannot be listened on; listen on a global one, or on [::]",
         errno.EAFNOSUPPORT: "this machine has no IPv6; listen on an IPv4 address",
     }
     number = error.errno or 0

@@ -43,6 +43,8 @@ class Connections:
     """
     The open connections, by flow token and by address. A connection is used both ways, whoever opened it
     (RFC 3261 §18: "connections be kept open").
+
+    @ivar unsent: messages that could not be handed to any connection.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Connections:
         self._sweep: IDelayedCall | None = None
         self._is_stopped = False
         self._turned_away = 0
+        self.unsent = 0
         self._closed_overdue = 0
 
     def snapshot(self) -> dict[str, int | float]:
@@ -202,7 +205,7 @@ class Connections:
         if stream is not None:
             stream.send(data, target)
         elif target.flow_only:
-            self._clock.callLater(0, self._failed, target, "the connection is gone")
+            self._not_sent(target, "the connection is gone")
         else:
             self._open(data, target, listener)
 
@@ -211,7 +214,7 @@ class Connections:
         opening = self._opening.get(address)
         if opening is None:
             if self._is_full():
-                self._clock.callLater(0, self._failed, target, "too many connections")
+                self._not_sent(target, "too many connections")
                 return
             opening = self._opening[address] = _Opening()
             endpoint = TCP6ClientEndpoint if ":" in target.host else TCP4ClientEndpoint
@@ -222,7 +225,7 @@ class Connections:
             connecting.addCallbacks(self._connected, self._refused, callbackArgs=(address,), errbackArgs=(address,))
         size = len(data)
         if opening.size + size > self.limits.write_buffer or self._waiting + size > self.limits.opening_buffer:
-            self._clock.callLater(0, self._failed, target, "too much waits for connections")
+            self._not_sent(target, "too much waits for connections")
             return
         opening.size += size
         self._waiting += size
@@ -244,7 +247,11 @@ class Connections:
         waiting = self._opened(address)
         if not self._is_stopped:
             for target in dict.fromkeys(target for _, target in waiting):
-                self._clock.callLater(0, self._failed, target, failure.getErrorMessage())
+                self._not_sent(target, failure.getErrorMessage())
+
+    def _not_sent(self, target: Target, reason: str) -> None:
+        self.unsent += 1
+        self._clock.callLater(0, self._failed, target, reason)
 
     def is_alive(self, flow: str) -> bool:
         """

@@ -44,14 +44,15 @@ def stamp_source(request: Request, source: Source) -> None:
     """
     via = request.top_via
     params = via.params
+    host = source.host.partition("%")[0] if "%" in source.host else source.host  # a zone means nothing elsewhere
     has_rport = "rport" in params
-    if via.host == source.host and not has_rport and "received" not in params:
+    if via.host == host and not has_rport and "received" not in params:
         return
     stamped = dict(params)
     if has_rport:
         stamped["rport"] = str(source.port)
-    if has_rport or via.host != source.host:
-        stamped["received"] = source.host
+    if has_rport or via.host != host:
+        stamped["received"] = host
     else:
         del stamped["received"]
     # The sent-by stays as it was written: some clients compare it with theirs letter by letter.
@@ -136,7 +137,7 @@ class TransportLayer:
         """
         See L{IInspectable.snapshot}.
         """
-        numbers = {"transport.malformed": self._malformed, "transport.unsent": self._unsent}
+        numbers = {"transport.malformed": self._malformed, "transport.unsent": self._unsent + self.connections.unsent}
         return {**numbers, **self.connections.snapshot()}
 
     # in
@@ -206,14 +207,17 @@ class TransportLayer:
         """
         listener = self._listener_for(target)
         if listener is None:
-            self._clock.callLater(0, self._failed, target, f"no listener to reach {target} from")
+            self._not_sent(target, f"no listener to reach {target} from")
         elif target.protocol is Protocol.UDP:
             reason = self._datagrams[listener].send(data, target.host, target.port)
             if reason:
-                self._clock.callLater(0, self._failed, target, reason)
+                self._not_sent(target, reason)
         else:
             self.connections.send(data, target, listener)
 
-    def _failed(self, target: Target, reason: str) -> None:
+    def _not_sent(self, target: Target, reason: str) -> None:
         self._unsent += 1
+        self._clock.callLater(0, self._failed, target, reason)
+
+    def _failed(self, target: Target, reason: str) -> None:
         self.receiver.transport_failed(target, reason)
