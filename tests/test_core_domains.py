@@ -33,6 +33,9 @@ class DomainTests(SynchronousTestCase):
     def test_letter_case_does_not_count(self) -> None:
         self.assert_domain("sip:a@EXAMPLE.org", "example.org")
 
+    def test_a_dot_at_the_end_does_not_count(self) -> None:
+        self.assert_domain("sip:a@example.org.", "example.org")
+
     def test_an_address_stands_for_the_first_name(self) -> None:
         for host in ("127.0.0.1", "192.0.2.1", "[2001:db8::1]", "[2001:DB8:0::1]", "sip.example.org"):
             self.assert_domain(f"sip:a@{host}", "example.org")

@@ -142,6 +142,29 @@ class BindTests(BindingsTestCase):
         self.refused(403, "Contact: <sip:new@h>", cseq=11)
 
 
+class SizeTests(BindingsTestCase):
+    """
+    All contacts of an AoR fit into an answer that a datagram can carry.
+    """
+
+    LONG = "Contact: <sip:a{}@h;x=" + 7000 * "x" + ">"
+
+    def test_one_that_would_not_fit_is_refused(self) -> None:
+        for number in range(4):
+            self.register(self.LONG.format(number), cseq=number + 1)
+        self.refused(403, self.LONG.format(4), cseq=5)
+        self.assertEqual(len(self.live()), 4)
+
+    def test_the_first_one_too(self) -> None:
+        self.refused(403, "Contact: <sip:a@h>", *5 * ["Path: <sip:p" + 7000 * "x" + "@h;lr>"])
+
+    def test_what_is_there_can_still_be_refreshed_and_removed(self) -> None:
+        for number in range(4):
+            self.register(self.LONG.format(number), cseq=number + 1)
+        self.register(self.LONG.format(1), cseq=9)
+        self.assertEqual(len(self.register(self.LONG.format(1) + ";expires=0", cseq=10)), 3)
+
+
 class ComparisonTests(BindingsTestCase):
     """
     RFC 3261 §10.3 step 7: "For each address, the registrar then searches the list of current bindings using the URI

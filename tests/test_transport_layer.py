@@ -192,6 +192,10 @@ class StampTests(SynchronousTestCase):
             source,
         )
 
+    def test_the_zone_of_a_link_local_address_stays_here(self) -> None:
+        via = "SIP/2.0/UDP [fe80::1]:5062;branch=z9hG4bK1"
+        self.assert_stamped(via, via, PHONE._replace(host="fe80::1%eth0"))
+
 
 class ResponseTargetTests(TransportTestCase):
     """
