@@ -9,6 +9,7 @@ import configparser
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
 from typing import Any, Final
@@ -299,7 +300,9 @@ def _syntax_error(path: str, error: configparser.Error) -> ConfigError:
         return ConfigError(path, "", "", f"line {error.lineno}: must stand below a section, as [node]")
     if isinstance(error, configparser.ParsingError):
         line, quoted = error.errors[0]
-        text = ascii(ast.literal_eval(quoted).strip())
+        with suppress(SyntaxError, ValueError):  # before Python 3.13 it is the line's repr()
+            quoted = ast.literal_eval(quoted)
+        text = ascii(quoted.strip())
         return ConfigError(path, "", "", f"line {line}: neither [section] nor 'key = value': {text}")
     return ConfigError(path, "", "", error.message)
 

@@ -265,5 +265,5 @@ class SingleMessageTests(SynchronousTestCase):
     def test_ipv4_mapped(self) -> None:
         self.assertEqual(
             [via.sent_by for via in read("rfc5118/ipv4-mapped-ipv6").vias],
-            ["[::ffff:c000:20a]:19823", "[::ffff:c000:202]"],
+            ["[::ffff:192.0.2.10]:19823", "[::ffff:192.0.2.2]"],
         )

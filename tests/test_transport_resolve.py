@@ -96,6 +96,9 @@ class ScriptedRandom(Random):
     @ivar asked: the bounds of each number that was drawn.
     """
 
+    def __new__(cls, *_: object) -> ScriptedRandom:
+        return super().__new__(cls)  # Python 3.10 would take what is given for the seed, and hash it
+
     def __init__(self, numbers: list[int]) -> None:
         super().__init__()
         self.numbers = list(numbers)

@@ -5,9 +5,9 @@ URIs: SIP and SIPS taken apart and compared (RFC 3261 §19.1), all others carrie
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Mapping
 from functools import lru_cache
-from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
 from sipdmq.errors import ParseError
@@ -79,8 +79,10 @@ def normalize_host(host: str) -> str:
         return host.lower()
     try:
         # RFC 5118 §4.10: the ABNF of RFC 3261 allowed three colons before an embedded IPv4 address
-        return str(IPv6Address(host[1:-1].replace(":::", "::")))
-    except AddressValueError:
+        # as the system writes the source of a packet, with which it is compared (ipaddress differs between Pythons)
+        packed = socket.inet_pton(socket.AF_INET6, host[1:-1].replace(":::", "::"))
+        return socket.inet_ntop(socket.AF_INET6, packed)
+    except OSError:
         raise ParseError("Invalid IPv6 Reference") from None
 
 
