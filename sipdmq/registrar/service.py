@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import lru_cache
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -16,7 +17,7 @@ from sipdmq.core.domains import Domains, aor_in
 from sipdmq.errors import ParseError, RequestRefused
 from sipdmq.interfaces.location import ILocationStore
 from sipdmq.interfaces.messages import IServerTransaction, ITransactionUser
-from sipdmq.records import Binding, Origin, Protocol, Source, Update
+from sipdmq.records import Binding, Listener, Origin, Source, Update
 from sipdmq.registrar.bindings import Register, RegisterLimits, Way, apply_register, format_contact, read_register
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Request, response_to
@@ -37,9 +38,17 @@ def way_of(request: Request, source: Source) -> Way:
     received = ""
     if source.flow or via.host != host or (via.port or 5060) != source.port:
         received = f"sip:{format_host(host)}:{source.port}"
-        if source.protocol is not Protocol.UDP:
+        if source.flow:
             received = f"{received};transport={source.protocol.name.lower()}"
-    return Way(received, str(source.listener), source.flow)
+    return Way(received, _name_of(source.listener), source.flow)
+
+
+@lru_cache(maxsize=64)
+def _name_of(listener: Listener) -> str:
+    """
+    One string for all bindings that came by a listener.
+    """
+    return str(listener)
 
 
 @implementer(ITransactionUser)

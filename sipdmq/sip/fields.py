@@ -6,7 +6,6 @@ breaks the grammar of RFC 3261 §25.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -21,7 +20,7 @@ from sipdmq.sip.grammar import (
     split_commas,
 )
 from sipdmq.sip.params import Params, parse_params, unquote
-from sipdmq.sip.uri import URI, SipURI, format_host, parse_host_port, parse_uri
+from sipdmq.sip.uri import URI, SipURI, format_host, parse_host_port, parse_uri, parse_uri_params
 
 __all__ = [
     "CSeq",
@@ -45,17 +44,19 @@ _DISPLAY_TOKENS: Final = re.compile(rf"[{TOKEN_CHARS}]+(?:[ \t]+[{TOKEN_CHARS}]+
 _SENT_PROTOCOL: Final = re.compile(rf"[sS][iI][pP][ \t]*/[ \t]*2\.0[ \t]*/[ \t]*([{TOKEN_CHARS}]+)[ \t]+")
 # What nearly every Via, From, To and Contact looks like: one match for all of it, at a third of the price of taking it
 # apart. What does not match goes the way of the whole grammar; so does "received", which may be an IPv6 address.
+_HOST_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9\-]*(?:\.[A-Za-z0-9\-]+)*"
 _USUAL_VIA: Final = re.compile(
-    r"SIP/2\.0/(UDP|TCP|TLS) ([A-Za-z0-9][A-Za-z0-9\-]*(?:\.[A-Za-z0-9\-]+)*)(?::([0-9]{1,4}))?"
+    rf"SIP/2\.0/(UDP|TCP|TLS) ({_HOST_NAME})(?::([1-5]?[0-9]{{1,4}}))?"
     rf"((?:;(?!received)[{TOKEN_CHARS}]+(?:=[{TOKEN_CHARS}]+)?)*)"
 )
 _USUAL_PARAM: Final = re.compile(r";([^;=]+)=?([^;]*)")
 _USUAL_ADDRESS: Final = re.compile(
-    r"<((sips?):([A-Za-z0-9\-_.!~*'()&=+$,;?/]+)@([A-Za-z0-9][A-Za-z0-9\-]*(?:\.[A-Za-z0-9\-]+)*)(?::([0-9]{1,4}))?)>"
+    rf'(?:"([^"\\]*)" |([{TOKEN_CHARS}]+) )?'
+    rf"<((sips?):([A-Za-z0-9\-_.!~*'()&=+$,;?/]+)@({_HOST_NAME})(?::([1-5]?[0-9]{{1,4}}))?"
+    r"((?:;[A-Za-z0-9\-_.!~*']+(?:=[A-Za-z0-9\-_.!~*':]+)?)*))>"
     rf"(?:;tag=([{TOKEN_CHARS}]+))?"
 )
 _NO_PARAMS: Final[Params] = {}
-_NO_URI_PARAMS: Final[Mapping[str, str]] = {}
 # qvalue = ( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )
 _QVALUE: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 # via-received = "received" EQUAL (IPv4address / IPv6address), brackets tolerated (RFC 5118 §4.5)
@@ -188,10 +189,11 @@ def parse_name_addr(value: str, known: URI | None = None) -> NameAddr:
     """
     usual = _USUAL_ADDRESS.fullmatch(value)
     if usual is not None:
-        text, scheme, user, host, port, tag = usual.groups()
+        quoted, token, text, scheme, user, host, port, uri_params, tag = usual.groups()
         if known is None or known.text != text:
-            known = SipURI(text, scheme, user, None, host.lower(), int(port) if port else None, _NO_URI_PARAMS, None)
-        return NameAddr("", known, {"tag": tag} if tag else _NO_PARAMS)
+            read = parse_uri_params(uri_params)
+            known = SipURI(text, scheme, user, None, host.lower(), int(port) if port else None, read, None)
+        return NameAddr(quoted or token or "", known, {"tag": tag} if tag else _NO_PARAMS)
     if value[:1] == "<":
         display = ""
         text, bracket, rest = value[1:].partition(">")

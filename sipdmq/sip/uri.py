@@ -23,6 +23,7 @@ __all__ = [
     "parse_request_uri",
     "parse_sip_uri",
     "parse_uri",
+    "parse_uri_params",
     "same_uri",
 ]
 
@@ -201,9 +202,22 @@ class OtherURI:
 URI = SipURI | OtherURI
 _KEPT_LENGTH: Final = 100  # characters; longer ones are rare, and a stranger could fill the memory with them
 _NO_PARAMS: Final[Mapping[str, str]] = {}
+_KEPT_PARAMS_LENGTH: Final = 32
 
 
-def _parse_uri_params(text: str) -> Mapping[str, str]:
+def parse_uri_params(text: str) -> Mapping[str, str]:
+    """
+    Read C{uri-parameters}. The few that phones send, as C{;transport=udp}, are kept: they are not to be changed.
+
+    @param text: empty, or beginning with a semicolon; its characters are checked already.
+    @raise ParseError: a name that stands there twice.
+    """
+    if not text:
+        return _NO_PARAMS
+    return _read_uri_params_kept(text) if len(text) <= _KEPT_PARAMS_LENGTH else _read_uri_params(text)
+
+
+def _read_uri_params(text: str) -> Mapping[str, str]:
     params: dict[str, str] = {}
     for piece in text[1:].split(";"):
         name, _, value = piece.partition("=")
@@ -212,6 +226,9 @@ def _parse_uri_params(text: str) -> Mapping[str, str]:
             raise ParseError("URI Parameter Given Twice")
         params[name] = value
     return params
+
+
+_read_uri_params_kept = lru_cache(maxsize=256)(_read_uri_params)
 
 
 def parse_uri(text: str) -> URI:
@@ -241,7 +258,7 @@ def parse_uri(text: str) -> URI:
         password,
         normalize_host(host),
         None if port is None else _parse_port(port),
-        _parse_uri_params(params) if params else _NO_PARAMS,
+        parse_uri_params(params),
         None if headers is None else headers[1:],
     )
 

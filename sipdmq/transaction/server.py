@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerTransaction"]
 
+# What an answered request meets, under names of the module: looking a member up in its Enum costs four times as much.
+_TRYING: Final = State.TRYING
+_COMPLETED: Final = State.COMPLETED
+_CONFIRMED: Final = State.CONFIRMED
+_TERMINATED: Final = State.TERMINATED
+_SEND_RESPONSE: Final = Action.SEND_RESPONSE
+_START_J: Final = Action.START_J
+_USER_2XX: Final = Event.USER_2XX
+
 _ANSWERED: Final = frozenset((State.ACCEPTED, State.COMPLETED, State.CONFIRMED, State.TERMINATED))
 
 
@@ -55,7 +64,7 @@ class ServerTransaction:
         self.request = request
         self.source = source
         self._table: Table = NON_INVITE_SERVER
-        self.state = State.TRYING
+        self.state = _TRYING
         if request.method == "INVITE":
             self._table = INVITE_SERVER
             self.state = State.PROCEEDING
@@ -111,13 +120,13 @@ class ServerTransaction:
         if not self.is_invite:
             if status < 200:
                 return  # RFC 4320 §4.1: no provisional response but the 100 that the transaction itself sends in time
-            if self.state is State.TERMINATED:
+            if self.state is _TERMINATED:
                 return  # 64 × T1 are over: nobody listens any more
             if status == 408:
                 # RFC 4320 §4.2: a 408 arrives when the client has given up, and does harm on the way
                 self._layer.server_ended(self)
                 return
-        event = Event.USER_1XX if status < 200 else Event.USER_2XX if status < 300 else Event.USER_FINAL
+        event = Event.USER_1XX if status < 200 else _USER_2XX if status < 300 else Event.USER_FINAL
         row = step(self._table, self.state, event)
         if row is None:
             raise TransactionStateError(f"{status} to {self!r}")
@@ -148,17 +157,17 @@ class ServerTransaction:
     def _take(self, row: tuple[State, tuple[Action, ...]], reason: str = "") -> None:
         layer = self._layer
         self.state = row[0]
-        if self.state is State.TERMINATED:
+        if self.state is _TERMINATED:
             layer.server_ended(self)
-        elif self.state is State.CONFIRMED:
+        elif self.state is _CONFIRMED:
             self._stop_retransmission()
         for action in row[1]:
-            if action is Action.SEND_RESPONSE:
+            if action is _SEND_RESPONSE:
                 target = self.target
-                if self._table is INVITE_SERVER or row[0] is not State.COMPLETED:
+                if self._table is INVITE_SERVER or row[0] is not _COMPLETED:
                     layer.watch_target(self, target)
                 layer.transport.send(self._response, target)
-            elif action is Action.START_J:
+            elif action is _START_J:
                 # Timer J is the completed table's; of the rest of this transaction nothing is needed any more.
                 layer.server_completed(self, self._response)
             elif action is Action.RESEND_RESPONSE:
@@ -197,7 +206,7 @@ class ServerTransaction:
         """
         End without a word; for the layer.
         """
-        self.state = State.TERMINATED
+        self.state = _TERMINATED
         self._stop_retransmission()
         if self._target is not None:
             self._layer.unwatch_target(self, self._target)

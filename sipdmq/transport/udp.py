@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from typing import Final
 
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
@@ -16,6 +17,8 @@ from sipdmq.records import Listener, Protocol, Source
 __all__ = ["SipDatagrams"]
 
 log = Logger()
+
+_UDP: Final = Protocol.UDP  # looking it up in its Enum for each datagram would cost four times as much
 
 
 class SipDatagrams(DatagramProtocol):
@@ -41,7 +44,7 @@ class SipDatagrams(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         try:
-            self._received(datagram, Source(Protocol.UDP, addr[0], addr[1], self.listener))
+            self._received(datagram, Source(_UDP, addr[0], addr[1], self.listener))
         except Exception:  # noqa: BLE001 - the edge of datagrams
             log.failure("a datagram from {host}:{port} broke us", host=addr[0], port=addr[1])
 
