@@ -23,9 +23,9 @@ class Options(usage.Options):
     C{twistd sipdmq --config FILE}
     """
 
-    synopsis = "[twistd options] sipdmq [--config FILE]"
+    synopsis = "[--config FILE]"
     longdesc = (
-        "A SIP registrar, clustered by DMQ. Without --config it listens on 127.0.0.1:5060, UDP and TCP, for the "
+        "A SIP registrar. Without --config it listens on 127.0.0.1:5060, UDP and TCP, for the "
         "domain localhost; etc/node.ini in the source tree names every setting with its default. "
         "In the foreground: twistd -n --pidfile= sipdmq -c etc/node.ini. SIGTERM stops the node; SIGUSR2 writes its "
         "numbers into the log."
