@@ -322,8 +322,8 @@ def _run(
                 pass
         if now > deadline:
             break
-        # Sleep until an answer, or the next message, is due. With a window there is always one about to come, and to wake
-        # a sleeper on another core, from a virtual machine an expensive interrupt, would be charged to the server.
+        # Sleep until an answer, or the next message, is due. With a window there is always one about to come, and to
+        # wake a sleeper on another core, for a virtual machine an expensive interrupt, would be charged to the server.
         if rate is None:
             continue
         if following < count:

@@ -182,7 +182,8 @@ class Soak:
                 data = opened.recv(65535)
                 if not data and opened.type == socket.SOCK_STREAM:
                     raise EOFError
-                self._result.answers.update(code.decode() for code in re.findall(rb"SIP/2\.0 ([1-6][0-9]{2}) ", data))
+                codes = re.findall(rb"^SIP/2\.0 ([1-6][0-9]{2}) ", data, re.MULTILINE)
+                self._result.answers.update(code.decode() for code in codes)
         except BlockingIOError:
             pass
         finally:
