@@ -4,9 +4,9 @@ Client transactions (RFC 3261 §17.1), and one request over all its targets (RFC
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
-from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from sipdmq.errors import UnreachableError
@@ -16,13 +16,15 @@ from sipdmq.sip.fsm import INVITE_CLIENT, NON_INVITE_CLIENT, Action, Event, Stat
 from sipdmq.sip.message import Request, Response, ack_for, cancel_for
 from sipdmq.sip.writer import format_message
 from sipdmq.transaction.keys import client_key
+from sipdmq.transaction.retransmission import Retransmission
 
 if TYPE_CHECKING:
     from sipdmq.transaction.layer import TransactionLayer
 
 __all__ = ["ClientTransaction", "TargetedRequest"]
 
-MAX_UDP_REQUEST = 1300
+_RESTARTS: Final = frozenset((Action.RESTART_A, Action.RESTART_E, Action.RESTART_E_T2))
+MAX_UDP_REQUEST: Final = 1300
 """RFC 3261 §18.1.1: bytes; longer requests go by a congestion-controlled transport, the path MTU being unknown."""
 
 
@@ -33,7 +35,6 @@ class ClientTransaction:
 
     __slots__ = (
         "_data",
-        "_interval",
         "_is_cancel_sent",
         "_layer",
         "_owner",
@@ -71,8 +72,7 @@ class ClientTransaction:
         is_invite = request.method == "INVITE"
         self._table: Table = INVITE_CLIENT if is_invite else NON_INVITE_CLIENT
         self.state = State.CALLING if is_invite else State.TRYING
-        self._retransmission: IDelayedCall | None = None
-        self._interval = 0.0
+        self._retransmission: Retransmission | None = None
         self._wants_cancel = False
         self._is_cancel_sent = False
 
@@ -98,16 +98,9 @@ class ClientTransaction:
         layer.watch_target(self, self.target)
         layer.start_timer(self, Action.START_B if self._is_invite else Action.START_F, False)
         if not layer.transport.is_reliable(self.target):
-            self._interval = layer.timers.t1
-            self._wait()
+            again = partial(self.handle, Event.TIMER_A if self._is_invite else Event.TIMER_E)
+            self._retransmission = Retransmission(layer.clock, layer.timers.t1, again)
         layer.transport.send(self._data, self.target)
-
-    def _wait(self) -> None:
-        self._retransmission = self._layer.clock.callLater(self._interval, self._retransmit)
-
-    def _retransmit(self) -> None:
-        self._retransmission = None
-        self.handle(Event.TIMER_A if self._is_invite else Event.TIMER_E)
 
     def response_received(self, response: Response) -> None:
         """
@@ -143,15 +136,9 @@ class ClientTransaction:
                     self._owner.response_received(self, response)
             elif action is Action.SEND_REQUEST:
                 layer.transport.send(self._data, self.target)
-            elif action is Action.RESTART_A:
-                self._interval *= 2
-                self._wait()
-            elif action is Action.RESTART_E:
-                self._interval = min(self._interval * 2, layer.timers.t2)
-                self._wait()
-            elif action is Action.RESTART_E_T2:
-                self._interval = layer.timers.t2
-                self._wait()
+            elif action in _RESTARTS:
+                if self._retransmission is not None:
+                    self._restart(self._retransmission, action)
             elif action is Action.SEND_ACK:
                 if response is not None:
                     layer.transport.send(format_message(ack_for(self.request, response)), self.target)
@@ -183,10 +170,15 @@ class ClientTransaction:
         layer.start_timer(self, Action.START_CANCEL, False)
         cancel.start()
 
+    def _restart(self, retransmission: Retransmission, action: Action) -> None:
+        t2 = self._layer.timers.t2
+        if action is Action.RESTART_E_T2:
+            retransmission.interval = t2
+        retransmission.again(float("inf") if action is Action.RESTART_A else t2)
+
     def _stop_retransmission(self) -> None:
         if self._retransmission is not None:
-            self._retransmission.cancel()
-            self._retransmission = None
+            self._retransmission.stop()
 
     def stop(self) -> None:
         """

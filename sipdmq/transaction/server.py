@@ -4,9 +4,9 @@ One server transaction (RFC 3261 §17.2).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from sipdmq.errors import TransactionStateError
@@ -16,6 +16,7 @@ from sipdmq.sip.fsm import INVITE_SERVER, NON_INVITE_SERVER, Action, Event, Stat
 from sipdmq.sip.message import Request, Response, response_to
 from sipdmq.sip.writer import format_message
 from sipdmq.transaction.keys import merge_key
+from sipdmq.transaction.retransmission import Retransmission
 
 if TYPE_CHECKING:
     from sipdmq.transaction.layer import TransactionLayer
@@ -41,7 +42,6 @@ class ServerTransaction:
     """
 
     __slots__ = (
-        "_interval",
         "_layer",
         "_response",
         "_retransmission",
@@ -73,8 +73,7 @@ class ServerTransaction:
         self.is_cancelled = False
         self._response = b""
         self._target: Target | None = None
-        self._retransmission: IDelayedCall | None = None
-        self._interval = 0.0
+        self._retransmission: Retransmission | None = None
 
     def __repr__(self) -> str:
         return f"<ServerTransaction {self.request.method} {self.state.name}>"
@@ -159,8 +158,8 @@ class ServerTransaction:
         self.state = row[0]
         if self.state is _TERMINATED:
             layer.server_ended(self)
-        elif self.state is _CONFIRMED:
-            self._stop_retransmission()
+        elif self.state is _CONFIRMED and self._retransmission is not None:
+            self._retransmission.stop()
         for action in row[1]:
             if action is _SEND_RESPONSE:
                 target = self.target
@@ -179,11 +178,11 @@ class ServerTransaction:
                     layer.transport.send(self._response, self.target)
             elif action is Action.START_G:
                 if not layer.transport.is_reliable(self.target):
-                    self._interval = layer.timers.t1
-                    self._retransmission = layer.clock.callLater(self._interval, self._retransmit)
+                    again = partial(self.handle, Event.TIMER_G)
+                    self._retransmission = Retransmission(layer.clock, layer.timers.t1, again)
             elif action is Action.RESTART_G:
-                self._interval = min(self._interval * 2, layer.timers.t2)
-                self._retransmission = layer.clock.callLater(self._interval, self._retransmit)
+                if self._retransmission is not None:
+                    self._retransmission.again(layer.timers.t2)
             elif action is Action.TELL_ACK:
                 pass  # the layer hands the ACK itself to the user
             elif action is Action.TELL_TIMEOUT:
@@ -193,20 +192,12 @@ class ServerTransaction:
             else:
                 layer.start_timer(self, action, layer.transport.is_reliable(self.target))
 
-    def _retransmit(self) -> None:
-        self._retransmission = None
-        self.handle(Event.TIMER_G)
-
-    def _stop_retransmission(self) -> None:
-        if self._retransmission is not None:
-            self._retransmission.cancel()
-            self._retransmission = None
-
     def stop(self) -> None:
         """
         End without a word; for the layer.
         """
         self.state = _TERMINATED
-        self._stop_retransmission()
+        if self._retransmission is not None:
+            self._retransmission.stop()
         if self._target is not None:
             self._layer.unwatch_target(self, self._target)
