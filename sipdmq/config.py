@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from sipdmq.errors import ConfigError, ParseError
 from sipdmq.records import Listener, Protocol
-from sipdmq.sip.parser import ParserLimits
-from sipdmq.sip.uri import parse_host_port
+from sipdmq.sip.parser import DEFAULT_LIMITS, ParserLimits
+from sipdmq.sip.timers import TimerValues
+from sipdmq.sip.uri import DEFAULT_PORT, parse_host_port
 
 __all__ = [
     "DnsConfig",
@@ -34,8 +35,8 @@ Read = Callable[[str], Any]
 
 _LISTEN: Final = re.compile(r"(?P<protocol>[a-z]+):(?P<address>\S+)(?:\s+advertise\s+(?P<advertise>\S+))?")
 _PROTOCOLS: Final = {"udp": Protocol.UDP, "tcp": Protocol.TCP}
-DEFAULT_PORT: Final = 5060
 DNS_PORT: Final = 53
+_TIMERS: Final = TimerValues()
 
 
 def _key(default: Any, read: Read) -> Any:
@@ -163,8 +164,8 @@ class NodeSection:
 
     listen: tuple[Listener, ...] = _key(
         (
-            Listener(Protocol.UDP, "127.0.0.1", 5060, "127.0.0.1", 5060),
-            Listener(Protocol.TCP, "127.0.0.1", 5060, "127.0.0.1", 5060),
+            Listener(Protocol.UDP, "127.0.0.1", DEFAULT_PORT, "127.0.0.1", DEFAULT_PORT),
+            Listener(Protocol.TCP, "127.0.0.1", DEFAULT_PORT, "127.0.0.1", DEFAULT_PORT),
         ),
         _listeners,
     )
@@ -178,9 +179,9 @@ class TimersConfig:
     C{[timers]}: the base values of RFC 3261 §17, seconds.
     """
 
-    t1: float = _key(0.5, _seconds(0.01, 10))
-    t2: float = _key(4.0, _seconds(0.01, 60))
-    t4: float = _key(5.0, _seconds(0.01, 60))
+    t1: float = _key(_TIMERS.t1, _seconds(0.01, 10))
+    t2: float = _key(_TIMERS.t2, _seconds(0.01, 60))
+    t4: float = _key(_TIMERS.t4, _seconds(0.01, 60))
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,9 @@ class LimitsConfig:
     C{[limits]}: what a stranger can make the node hold or read.
     """
 
-    message_size: int = _key(65535, _whole(1000, 16 * 2**20))
-    headers: int = _key(256, _whole(10, 100_000))
-    header_length: int = _key(8192, _whole(100, 2**20))
+    message_size: int = _key(DEFAULT_LIMITS.message_size, _whole(1000, 16 * 2**20))
+    headers: int = _key(DEFAULT_LIMITS.headers, _whole(10, 100_000))
+    header_length: int = _key(DEFAULT_LIMITS.header_length, _whole(100, 2**20))
     transactions: int = _key(100_000, _whole(10, 10**7))
     completed_bytes: int = _key(64 * 2**20, _whole(2**16, 2**36))
     tombstones: int = _key(100_000, _whole(0, 10**8))

@@ -4,28 +4,15 @@ One request over all its targets: failover (RFC 3263 §4.3), and TCP for what is
 
 from __future__ import annotations
 
-from typing import Any
-
 from sipdmq.records import Protocol, Target
 from sipdmq.sip.writer import format_message
-from tests.fakes import A_TCP, A, B, TransactionTestCase, answer, outgoing, pump
+from tests.fakes import A_TCP, A, B, pump
+from tests.test_transaction_keys import LayerTestCase
 
 B_TCP = B._replace(protocol=Protocol.TCP)
 
 
-class LayerTestCase(TransactionTestCase):
-    def send(self, method: str, *targets: Target, body: bytes = b"") -> Any:
-        """
-        The user sends a request.
-        """
-        return self.layer.send_request(outgoing(method, body), targets, self.client_user)
-
-    def answer(self, status: int, at: int = -1) -> None:
-        """
-        A response to a message that was sent arrives.
-        """
-        self.receive(answer(self.transport.sent[at][0], status))
-
+class TargetsTestCase(LayerTestCase):
     def ways(self) -> list[str]:
         """
         The targets of what was sent, in order, repetitions left out.
@@ -33,7 +20,7 @@ class LayerTestCase(TransactionTestCase):
         return list(dict.fromkeys(str(target) for _, target in self.transport.sent))
 
 
-class FailoverTests(LayerTestCase):
+class FailoverTests(TargetsTestCase):
     """
     RFC 3263 §4.3: "failure occurs if the transaction layer reports a 503 error response or a transport failure of some
     sort ... Failure also occurs if the transaction layer times out without ever having received any response,
@@ -128,7 +115,7 @@ class FailoverTests(LayerTestCase):
         self.assertEqual(self.taken(), [])
 
 
-class LongRequestTests(LayerTestCase):
+class LongRequestTests(TargetsTestCase):
     """
     RFC 3261 §18.1.1: "If a request is within 200 bytes of the path MTU, or if it is larger than 1300 bytes and the
     path MTU is unknown, the request MUST be sent using an RFC 2914 congestion controlled transport protocol, such as

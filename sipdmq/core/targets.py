@@ -11,11 +11,9 @@ from twisted.internet.defer import Deferred, succeed
 from sipdmq.core.domains import is_address
 from sipdmq.interfaces.messages import IFlows, ITargetResolver
 from sipdmq.records import Binding, Listener, Protocol, Target
-from sipdmq.sip.uri import SipURI, parse_sip_uri
+from sipdmq.sip.uri import DEFAULT_PORT, SipURI, parse_sip_uri
 
 __all__ = ["BindingTargets"]
-
-DEFAULT_PORT = 5060
 
 
 class BindingTargets:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from sipdmq.core import refuse
 from sipdmq.records import Binding
 from sipdmq.sip.fields import NameAddr, parse_q, q_text
-from sipdmq.sip.grammar import parse_number
+from sipdmq.sip.grammar import MAX_DELTA_SECONDS, parse_number
 from sipdmq.sip.message import Request
 from sipdmq.sip.params import format_params, unquote
 from sipdmq.sip.uri import SipURI, parse_uri, same_uri
@@ -151,7 +151,7 @@ def _read_contact(contact: NameAddr, header_expires: int | None, limits: Registe
     if params:
         expires_text = params.get("expires")
         if expires_text is not None:
-            expires = parse_number(expires_text, 2**32 - 1, "Expires")
+            expires = parse_number(expires_text, MAX_DELTA_SECONDS, "Expires")
         q = parse_q(params.get("q"))
         instance = unquote(params.get("+sip.instance") or "")
         reg_id = parse_number(params.get("reg-id") or "0", 2**31 - 1, "Reg-Id")

@@ -21,7 +21,7 @@ from sipdmq.records import Binding, Listener, Origin, Source, Update
 from sipdmq.registrar.bindings import Register, RegisterLimits, Way, apply_register, format_contact, read_register
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Request, response_to
-from sipdmq.sip.uri import format_host
+from sipdmq.sip.uri import DEFAULT_PORT, format_host
 
 __all__ = ["Registrar", "way_of"]
 
@@ -36,7 +36,7 @@ def way_of(request: Request, source: Source) -> Way:
     via = request.top_via
     host = source.host.partition("%")[0]  # the zone of a link-local address is no part of a URI
     received = ""
-    if source.flow or via.host != host or (via.port or 5060) != source.port:
+    if source.flow or via.host != host or (via.port or DEFAULT_PORT) != source.port:
         received = f"sip:{format_host(host)}:{source.port}"
         if source.flow:
             received = f"{received};transport={source.protocol.name.lower()}"

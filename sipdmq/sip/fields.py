@@ -180,11 +180,10 @@ def parse_name_addr(value: str, known: URI | None = None) -> NameAddr:
     """
     Read C{( name-addr / addr-spec ) *( SEMI generic-param )}.
 
-    @param known: a URI that is likely to stand here again, as From's in the To of a REGISTER; it is not parsed twice.
-
     Without C{<>} all parameters belong to the header field, and a URI with a question mark or comma is refused
     (RFC 3261 §20).
 
+    @param known: a URI that is likely to stand here again, as From's in the To of a REGISTER; it is not parsed twice.
     @raise ParseError: an open quote or bracket, a display name that must be quoted, a bad URI, bad parameters.
     """
     usual = _USUAL_ADDRESS.fullmatch(value)

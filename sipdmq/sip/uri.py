@@ -11,8 +11,10 @@ from functools import lru_cache
 from typing import Final
 
 from sipdmq.errors import ParseError
+from sipdmq.sip.grammar import HOST
 
 __all__ = [
+    "DEFAULT_PORT",
     "URI",
     "OtherURI",
     "SipURI",
@@ -27,6 +29,9 @@ __all__ = [
     "same_uri",
 ]
 
+DEFAULT_PORT: Final = 5060
+"""What no port means for UDP and TCP (RFC 3261 §19.1.2)."""
+
 # SIP-URI          = "sip:" [ userinfo ] hostport uri-parameters [ headers ]
 # userinfo         = ( user / telephone-subscriber ) [ ":" password ] "@"
 # user-unreserved  = "&" / "=" / "+" / "$" / "," / ";" / "?" / "/"
@@ -36,7 +41,7 @@ __all__ = [
 _SIP_URI: Final = re.compile(
     r"([sS][iI][pP][sS]?):"
     r"(?:([A-Za-z0-9\-_.!~*'()%&=+$,;?/#]+)(?::([A-Za-z0-9\-_.!~*'()%&=+$,]*))?@)?"
-    r"([A-Za-z0-9_](?:[A-Za-z0-9_\-]|\.(?!\.))*|\[[0-9A-Fa-f:.]+\])"
+    rf"({HOST.pattern})"
     r"(?::(0*[0-9]{1,5}))?"
     r"((?:;[A-Za-z0-9\-_.!~*'()%\[\]/:&+$]+(?:=[A-Za-z0-9\-_.!~*'()%\[\]/:&+$]*)?)*)"
     r"(\?[A-Za-z0-9\-_.!~*'()%\[\]/?:+$=&;,@]+)?"
@@ -48,7 +53,8 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.!~*'()")
 _HOST_PORT: Final = re.compile(
-    r"([A-Za-z0-9_](?:[A-Za-z0-9_\-]|\.(?!\.))*|\[[0-9A-Fa-f:.]+\])[ \t]*(?::[ \t]*(0*[0-9]{1,5}))?"
+    rf"({HOST.pattern})"
+    r"[ \t]*(?::[ \t]*(0*[0-9]{1,5}))?"
 )
 
 # §19.1.4: a parameter of these in one URI only makes the two different; others in one only do not count.
@@ -79,8 +85,8 @@ def normalize_host(host: str) -> str:
     if host[0] != "[":
         return host.lower()
     try:
-        # RFC 5118 §4.10: the ABNF of RFC 3261 allowed three colons before an embedded IPv4 address
-        # as the system writes the source of a packet, with which it is compared (ipaddress differs between Pythons)
+        # Three colons before an embedded IPv4 address: the ABNF of RFC 3261 allowed them (RFC 5118 §4.10). Written as
+        # the system writes the source of a packet, with which it is compared; ipaddress differs between Pythons.
         packed = socket.inet_pton(socket.AF_INET6, host[1:-1].replace(":::", "::"))
         return socket.inet_ntop(socket.AF_INET6, packed)
     except OSError:

@@ -48,7 +48,7 @@ def response_key(response: Response) -> str:
     """
     The name of the client transaction that a response belongs to.
     """
-    return f"{response.top_via.branch} {response.cseq.method}"
+    return client_key(response.top_via.branch, response.cseq.method)
 
 
 def merge_key(request: Request) -> int:

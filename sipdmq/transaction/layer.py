@@ -30,7 +30,7 @@ from sipdmq.sip.writer import format_message
 from sipdmq.transaction.client import ClientTransaction, TargetedRequest
 from sipdmq.transaction.completed import CompletedTransactions
 from sipdmq.transaction.deadlines import Deadlines
-from sipdmq.transaction.keys import client_key, response_key, server_key
+from sipdmq.transaction.keys import response_key, server_key
 from sipdmq.transaction.server import ServerTransaction
 
 __all__ = ["TransactionLayer"]
@@ -263,22 +263,17 @@ class TransactionLayer:
         copy.headers.prepend("Via", f"SIP/2.0/{protocol};rport;branch={branch}")
         return copy, format_message(copy)
 
-    def client_started(self, client: ClientTransaction) -> bool:
+    def client_started(self, client: ClientTransaction) -> None:
         """
         Responses are for this transaction from now on.
-
-        @return: false if there is one of its name already; nothing changed then.
         """
-        if client.key in self._clients:
-            return False
         self._clients[client.key] = client
-        return True
 
     def client_ended(self, client: ClientTransaction) -> None:
         """
         The transaction is over.
         """
-        self._clients.pop(client_key(client.branch, client.request.method), None)
+        self._clients.pop(client.key, None)
         client.stop()
 
     def server_ended(self, server: ServerTransaction) -> None:

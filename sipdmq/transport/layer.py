@@ -23,7 +23,7 @@ from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Request
 from sipdmq.sip.params import format_params
 from sipdmq.sip.parser import parse_message
-from sipdmq.sip.uri import format_host
+from sipdmq.sip.uri import DEFAULT_PORT, format_host
 from sipdmq.transport.bind import family_of
 from sipdmq.transport.connections import Connections
 from sipdmq.transport.udp import SipDatagrams
@@ -32,7 +32,6 @@ __all__ = ["TransportLayer", "stamp_source"]
 
 log = Logger()
 
-DEFAULT_PORT = 5060
 _UDP: Final = Protocol.UDP  # for the path of each message: a member of an Enum is slow to look up
 
 
@@ -185,7 +184,7 @@ class TransportLayer:
         """
         See L{ITransport.is_reliable}.
         """
-        return target.protocol is not _UDP
+        return target.protocol.is_reliable
 
     def _listener_for(self, target: Target) -> Listener | None:
         listener = target.listener

@@ -32,7 +32,7 @@ from zope.interface import implementer
 from sipdmq.errors import ParseError, UnreachableError
 from sipdmq.interfaces.messages import ITargetResolver
 from sipdmq.records import Protocol, Target
-from sipdmq.sip.uri import SipURI, normalize_host
+from sipdmq.sip.uri import DEFAULT_PORT, SipURI, normalize_host
 
 __all__ = ["WAYS", "TargetResolver", "Way", "order_services", "usable_pointers"]
 
@@ -62,8 +62,8 @@ class Way(NamedTuple):
 
 
 WAYS: tuple[Way, ...] = (
-    Way(Protocol.UDP, False, ("udp",), b"sip+d2u", b"_sip._udp.", 5060),
-    Way(Protocol.TCP, False, ("tcp",), b"sip+d2t", b"_sip._tcp.", 5060),
+    Way(Protocol.UDP, False, ("udp",), b"sip+d2u", b"_sip._udp.", DEFAULT_PORT),
+    Way(Protocol.TCP, False, ("tcp",), b"sip+d2t", b"_sip._tcp.", DEFAULT_PORT),
 )
 """
 First choice first: "the client SHOULD use UDP for a SIP URI" (RFC 3263 §4.1). TLS will be one line more:
