@@ -83,6 +83,16 @@ class ResponseTests(SynchronousTestCase):
         response = response_to(invite((b"b.example> \r\n", b"b.example>;Tag=a6c\r\n")), 200, "x1")
         self.assertEqual(response.headers.lines_of("to"), ['To: "Bob" <sip:bob@b.example>;Tag=a6c'])
 
+    def test_of_several_lines_the_first_counts(self) -> None:
+        response = response_to(invite(), 200, "x1", [("Contact", "<sip:a@h>"), ("Contact", "<sip:b@h>")])
+        self.assertEqual(response.headers.get("contact"), "<sip:a@h>")
+        self.assertEqual(response.headers.get_all("contact"), ["<sip:a@h>", "<sip:b@h>"])
+
+    def test_a_request_that_lacks_a_field_gets_its_tag_all_the_same(self) -> None:
+        request = invite()
+        request.headers.remove("cseq")
+        self.assertEqual(response_to(request, 400, "x1").to.tag, "x1")
+
     def test_a_100_needs_no_tag(self) -> None:
         response = response_to(invite(), 100)
         self.assertEqual((response.reason, response.to.tag), ("Trying", ""))

@@ -295,7 +295,7 @@ def response_to(
     try:
         via, from_, to, call_id, cseq = _copied(request.headers.first)
     except KeyError:  # a request that the parser refused
-        keys, lines, values = _copied_if_there(request.headers)
+        keys, lines, values = _copied_if_there(request, to_tag)
     else:
         if to_tag and _lacks_tag(request):
             to = f"{to};tag={to_tag}"
@@ -314,7 +314,7 @@ def response_to(
         key = name.lower()
         keys.append(key)
         lines.append(f"{name}: {value}")
-        values[key] = value
+        values.setdefault(key, value)
     values["content-length"] = length = str(len(body)) if body else "0"
     keys.append("content-length")
     lines.append(f"Content-Length: {length}")
@@ -325,14 +325,18 @@ _COPIED: Final = {"via": "Via", "from": "From", "to": "To", "call-id": "Call-ID"
 _copied: Final = itemgetter(*_COPIED)
 
 
-def _copied_if_there(headers: Headers) -> tuple[list[str], list[str], dict[str, str]]:
+def _copied_if_there(request: Request, to_tag: str) -> tuple[list[str], list[str], dict[str, str]]:
     keys = []
     lines = []
+    values: dict[str, str] = {}
     for key, name in _COPIED.items():
-        for value in headers.get_all(key):
+        for value in request.headers.get_all(key):
+            if key == "to" and to_tag and _lacks_tag(request):
+                value = f"{value};tag={to_tag}"
             keys.append(key)
             lines.append(f"{name}: {value}")
-    return keys, lines, {key: headers.first[key] for key in keys}
+            values.setdefault(key, value)
+    return keys, lines, values
 
 
 def _lacks_tag(request: Request) -> bool:
