@@ -313,7 +313,8 @@ class KamailioTlsf(Kamailio):
 
 class TwistedRegisterProxy(Server):
     """
-    C{twisted.protocols.sip}: what Twisted itself ships, as something to be better than.
+    C{twisted.protocols.sip}: what Twisted itself ships, as something to be better than. Its log goes to a file, as
+    C{twistd} has it; it writes a line for each REGISTER.
     """
 
     name = "twisted-sip"
@@ -321,7 +322,20 @@ class TwistedRegisterProxy(Server):
     works = frozenset({"register", "refresh"})
 
     def command(self, directory: Path) -> list[str]:
-        return [sys.executable, str(BENCH / "twisted_sip.py"), self.address[0], str(self.address[1])]
+        program = [sys.executable, str(BENCH / "twisted_sip.py"), self.address[0], str(self.address[1])]
+        return [*program, str(directory / "twistd.log")]
+
+
+class SilentTwistedRegisterProxy(TwistedRegisterProxy):
+    """
+    The same with its log thrown away: what its SIP alone costs.
+    """
+
+    name = "twisted-sip-silent"
+    title = "twisted.protocols.sip, no log"
+
+    def command(self, directory: Path) -> list[str]:
+        return super().command(directory)[:-1]
 
 
 class TwistedEcho(Server):
@@ -340,7 +354,10 @@ class TwistedEcho(Server):
 
 #: All of them, in the order of the table, by name.
 SERVERS: dict[str, type[Server]] = {
-    server.name: server for server in (SipdmqNode, KamailioTlsf, Kamailio, TwistedRegisterProxy, TwistedEcho)
+    server.name: server
+    for server in (
+        SipdmqNode, KamailioTlsf, Kamailio, TwistedRegisterProxy, SilentTwistedRegisterProxy, TwistedEcho
+    )
 }
 
 

@@ -252,14 +252,18 @@ def apply_register(
     """
     if register.is_wildcard:
         return _remove_all(records, register, now)
-    if not records and len(register.contacts) == 1:
+    if len(register.contacts) == 1 and len(records) <= 1:
+        # Nearly every REGISTER: a phone's only contact, new or refreshed. What is not so plain goes the way of all.
         update = register.contacts[0]
-        if not update.expires_in:
-            return ()
-        binding = _bind(register, update, None, now, new_ruid)
-        if len(binding.contact) + len(binding.params) + len(binding.path) > MAX_CONTACT:
-            _check_room((), (binding,), limits)
-        return (binding,)
+        previous = records[0] if records else None
+        if update.expires_in and (
+            previous is None
+            or (not previous.removed and is_same_contact(previous, update) and _follows(register, previous))
+        ):
+            binding = _bind(register, update, previous, now, new_ruid)
+            if len(binding.contact) + len(binding.params) + len(binding.path) > MAX_CONTACT:
+                _check_room(records, (binding,), limits)
+            return (binding,)
     result = list(records)
     written: set[str] = set()
     for update in register.contacts:

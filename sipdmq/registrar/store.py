@@ -81,10 +81,10 @@ class MemoryLocationStore:
         """
         See L{ILocationStore.lookup}.
         """
-        return succeed(self._live_ones(self._records.get(aor, ())))
+        return succeed(self._live_ones(self._records.get(aor, ()), self._now()))
 
-    def _live_ones(self, records: tuple[Binding, ...]) -> tuple[Binding, ...]:
-        now = self._now()
+    @staticmethod
+    def _live_ones(records: tuple[Binding, ...], now: float) -> tuple[Binding, ...]:
         for binding in records:
             if binding.removed or binding.expires_at <= now:
                 return tuple([b for b in records if not b.removed and b.expires_at > now])
@@ -94,8 +94,9 @@ class MemoryLocationStore:
         """
         See L{ILocationStore.update}.
         """
+        now = self._now()
         before = self._records.get(aor, ())
-        if before and self._expires_at(before) <= self._now():
+        if before and self._expires_at(before) <= now:
             self._expire(aor)
             before = self._records.get(aor, ())
         try:
@@ -104,16 +105,16 @@ class MemoryLocationStore:
             return fail()
         if len(after) > 1:
             after = tuple(sorted(after, key=_preference))
-        if after and self._expires_at(after) <= self._now():
+        if after and self._expires_at(after) <= now:
             # From another node's clock, or a file: what is over already is not stored.
-            now = self._now()
             after = tuple([b for b in after if b.expires_at > now])
         changes = _changes(before, after, origin)
         if changes:
             self._put(aor, before, after)
-            for change in changes:
-                self._tell(change)
-        return succeed(Update(self._live_ones(after), changes))
+            if self._listeners:
+                for change in changes:
+                    self._tell(change)
+        return succeed(Update(self._live_ones(after, now), changes))
 
     def _tell(self, change: BindingChange) -> None:
         for listener in self._listeners:
@@ -127,8 +128,8 @@ class MemoryLocationStore:
         """
         Store the records of an AoR, and keep counts and buckets in step.
         """
-        if len(after) == 1 and not before and not after[0].removed:
-            self._live += 1
+        if len(after) == 1 and not after[0].removed and (not before or (len(before) == 1 and not before[0].removed)):
+            self._live += not before  # new, or the same one refreshed
         else:
             after = self._count(before, after)
         was = self._expires_at(before) if before else 0
@@ -243,6 +244,8 @@ def _changes(before: Sequence[Binding], after: Sequence[Binding], origin: Origin
     """
     if not before:
         return tuple([BindingChange(binding, None, origin) for binding in after])
+    if len(before) == 1 == len(after) and before[0].ruid == after[0].ruid:
+        return () if after[0] is before[0] or after == before else (BindingChange(after[0], before[0], origin),)
     previous = {binding.ruid: binding for binding in before}
     changes = []
     for binding in after:

@@ -43,11 +43,11 @@ _DISPLAY_TOKENS: Final = re.compile(rf"[{TOKEN_CHARS}]+(?:[ \t]+[{TOKEN_CHARS}]+
 # sent-protocol = protocol-name SLASH protocol-version SLASH transport, SLASH = SWS "/" SWS
 _SENT_PROTOCOL: Final = re.compile(rf"[sS][iI][pP][ \t]*/[ \t]*2\.0[ \t]*/[ \t]*([{TOKEN_CHARS}]+)[ \t]+")
 # What nearly every Via, From, To and Contact looks like: one match for all of it, at a third of the price of taking it
-# apart. What does not match goes the way of the whole grammar; so does "received", which may be an IPv6 address.
+# apart. What does not match goes the way of the whole grammar; so does "received" with an IPv6 address.
 _HOST_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9\-]*(?:\.[A-Za-z0-9\-]+)*"
 _USUAL_VIA: Final = re.compile(
     rf"SIP/2\.0/(UDP|TCP|TLS) ({_HOST_NAME})(?::([1-5]?[0-9]{{1,4}}))?"
-    rf"((?:;(?!received)[{TOKEN_CHARS}]+(?:=[{TOKEN_CHARS}]+)?)*)"
+    rf"((?:;(?:(?!(?i:received))[{TOKEN_CHARS}]+(?:=[{TOKEN_CHARS}]+)?|received=[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}(?![^;])))*)"
 )
 _USUAL_PARAM: Final = re.compile(r";([^;=]+)=?([^;]*)")
 _USUAL_ADDRESS: Final = re.compile(

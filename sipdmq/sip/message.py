@@ -193,8 +193,9 @@ class Message:
         @param text: C{via} as it shall be written.
         """
         value = self._required("via", "Via")
-        rest = split_commas(value)[1:] if "," in value else []
-        self.headers.replace_first("Via", ", ".join([text, *rest]) if rest else text)
+        if "," in value:
+            text = ", ".join([text, *split_commas(value)[1:]])
+        self.headers.replace_first("Via", text)
         self._top_via = via
 
 
@@ -209,7 +210,7 @@ class Request(Message):
     __slots__ = ("_uri", "method", "uri_text")
 
     def __init__(self, method: str, uri_text: str, headers: Headers, body: bytes = b"") -> None:
-        super().__init__(headers, body)
+        Message.__init__(self, headers, body)
         self.method = method
         self.uri_text = uri_text
         self._uri: URI | None = None

@@ -116,7 +116,8 @@ class ServerTransaction:
         See L{IServerTransaction.respond}.
         """
         status = response.status
-        if not self.is_invite:
+        is_invite = self._table is INVITE_SERVER
+        if not is_invite:
             if status < 200:
                 return  # RFC 4320 §4.1: no provisional response but the 100 that the transaction itself sends in time
             if self.state is _TERMINATED:
@@ -130,7 +131,7 @@ class ServerTransaction:
         if row is None:
             raise TransactionStateError(f"{status} to {self!r}")
         self._response = format_message(response)
-        if self.is_invite and not self.to_tag and status > 100:
+        if is_invite and not self.to_tag and status > 100:
             self.to_tag = response.to.tag
         self._take(row)
 

@@ -56,8 +56,14 @@ def stamp_source(request: Request, source: Source) -> None:
     else:
         del stamped["received"]
     # The sent-by stays as it was written: some clients compare it with theirs letter by letter.
-    head = request.headers.first["via"].partition(",")[0].partition(";")[0]
-    request.stamp_top_via(Via(via.transport, via.host, via.port, stamped), f"{head}{format_params(stamped)}")
+    text = request.headers.first["via"]
+    at = text.find(";rport;") if text[-6:] != ";rport" else len(text) - 6
+    if at > 0 and "received" not in params and "," not in text and '"' not in text:
+        # Nearly always: all of it stays but for what is added.
+        text = f"{text[:at]};rport={source.port}{text[at + 6:]};received={host}"
+    else:
+        text = f"{text.partition(',')[0].partition(';')[0]}{format_params(stamped)}"
+    request.stamp_top_via(Via(via.transport, via.host, via.port, stamped), text)
 
 
 @implementer(ITransport, IInspectable)
