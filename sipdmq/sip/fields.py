@@ -47,7 +47,8 @@ _SENT_PROTOCOL: Final = re.compile(rf"[sS][iI][pP][ \t]*/[ \t]*2\.0[ \t]*/[ \t]*
 _HOST_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9\-]*(?:\.[A-Za-z0-9\-]+)*"
 _USUAL_VIA: Final = re.compile(
     rf"SIP/2\.0/(UDP|TCP|TLS) ({_HOST_NAME})(?::([1-5]?[0-9]{{1,4}}))?"
-    rf"((?:;(?:(?!(?i:received))[{TOKEN_CHARS}]+(?:=[{TOKEN_CHARS}]+)?|received=[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}(?![^;])))*)"
+    rf"((?:;(?:(?!(?i:received))[{TOKEN_CHARS}]+(?:=[{TOKEN_CHARS}]+)?"
+    r"|received=[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![^;])))*)"
 )
 _USUAL_PARAM: Final = re.compile(r";([^;=]+)=?([^;]*)")
 _USUAL_ADDRESS: Final = re.compile(
