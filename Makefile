@@ -7,7 +7,7 @@ CONFIG = etc/node.ini
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL = help
-.PHONY: help run test bench soak lint clean
+.PHONY: help run test bench soak certs lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -24,12 +24,15 @@ bench: $(VENV)/installed-dev ## the benchmarks of bench/RESULTS.md
 soak: $(VENV)/installed-dev ## a long run under bad input, watching memory
 	$(BIN)/python -m tests.soak
 
+certs: $(VENV)/installed ## an authority and certificates for trying TLS, in certs/
+	$(BIN)/python etc/make_certs.py certs
+
 lint: $(VENV)/installed-dev ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
 clean: ## remove all that make has made, .venv too
-	rm -rf $(VENV) build dist *.egg-info _trial_temp* .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) certs build dist *.egg-info _trial_temp* .hypothesis .mypy_cache .ruff_cache
 	rm -f twisted/plugins/dropin.cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -258,7 +258,7 @@ class OutTests(TransportTestCase):
     """
 
     def test_reliability_is_the_protocols(self) -> None:
-        self.assertEqual([self.layer.is_reliable(A._replace(protocol=each)) for each in Protocol], [False, True])
+        self.assertEqual([self.layer.is_reliable(A._replace(protocol=each)) for each in Protocol], [False, True, True])
 
     def test_sent_by_is_what_the_listener_advertises(self) -> None:
         cases = {

@@ -5,7 +5,6 @@ From a URI to targets: RFC 3263 sentence by sentence, the weights of RFC 2782, a
 from __future__ import annotations
 
 import socket
-from enum import IntEnum
 from itertools import pairwise
 from random import Random
 from typing import Any, ClassVar
@@ -27,21 +26,9 @@ from sipdmq.errors import UnreachableError
 from sipdmq.interfaces.messages import ITargetResolver
 from sipdmq.records import Protocol
 from sipdmq.sip.uri import parse_sip_uri
-from sipdmq.transport import resolve
-from sipdmq.transport.resolve import WAYS, TargetResolver, Way, order_services, usable_pointers
+from sipdmq.transport.resolve import WAYS, TargetResolver, order_services, usable_pointers
 
 BOTH = (socket.AF_INET, socket.AF_INET6)
-
-
-class Secure(IntEnum):
-    """
-    Stands in for C{Protocol.TLS} until there is one.
-    """
-
-    TLS = 9
-
-
-TLS_WAY = Way(Secure.TLS, True, ("tls", "tcp"), b"sips+d2t", b"_sips._tcp.", 5061)  # type: ignore[arg-type]
 
 
 def a(address: str) -> dns.Record_A:
@@ -131,8 +118,7 @@ class ResolveTestCase(SynchronousTestCase):
         return str(failure.value)
 
     def with_tls(self) -> None:
-        self.patch(resolve, "WAYS", (*WAYS, TLS_WAY))
-        self.protocols = (Protocol.UDP, Protocol.TCP, Secure.TLS)
+        self.protocols = tuple(Protocol)
 
 
 class InterfaceTests(ResolveTestCase):
@@ -319,7 +305,8 @@ class Section41NaptrTests(ResolveTestCase):
         "The resource record will contain an empty regular expression and a replacement value", and the client "MUST
         discard any service fields that identify a resolution service whose value is not "D2X"".
         """
-        udp, tcp = WAYS
+        udp, tcp, _ = WAYS
+        plain = (udp, tcp)
         for records, expected in (
             ([naptr(1, 2, "SIP+D2T", "t"), naptr(1, 1, "SIP+D2U", "u")], [[(udp, b"u"), (tcp, b"t")]]),
             ([naptr(2, 1, "SIP+D2T", "t"), naptr(1, 2, "SIP+D2U", "u")], [[(udp, b"u")], [(tcp, b"t")]]),
@@ -329,7 +316,7 @@ class Section41NaptrTests(ResolveTestCase):
             ([naptr(1, 1, "SIP+D2U", "u", regexp="!.*!x!")], []),
             ([naptr(1, 1, "SIP+D2U", ""), naptr(1, 1, "SIP+D2U", ".")], []),
         ):
-            self.assertEqual(usable_pointers(records, WAYS), expected)
+            self.assertEqual(usable_pointers(records, plain), expected)
 
     def test_a_higher_order_counts_only_where_the_lower_leads_nowhere(self) -> None:
         table = {**self.RFC_EXAMPLE, "_sip._tcp.example.com SRV": DNSServerError()}
@@ -413,7 +400,7 @@ class SipsTests(ResolveTestCase):
 
     def test_tcp_in_a_sip_uri_is_not_tls(self) -> None:
         self.with_tls()
-        self.protocols = (Protocol.UDP, Secure.TLS)
+        self.protocols = (Protocol.UDP, Protocol.TLS)
         self.assertIn("no listener", self.refuse("sip:192.0.2.1;transport=tcp"))
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["TimerValues"]
+__all__ = ["RequestTimers", "TimerValues"]
 
 
 class TimerValues(NamedTuple):
@@ -54,3 +54,18 @@ class TimerValues(NamedTuple):
             waited += interval
             interval *= 2
         return waited
+
+
+class RequestTimers(NamedTuple):
+    """
+    The timers of one client transaction, in place of those that the standard derives, for a network that is known: RFC
+    3261 §17.1.1.1 allows smaller ones "if, for example, the elements of a private network" are connected well.
+
+    @ivar t1: seconds until the first retransmission.
+    @ivar t2: the longest interval between retransmissions, in seconds.
+    @ivar timeout: seconds until the request is given up: timer B or F.
+    """
+
+    t1: float
+    t2: float
+    timeout: float

@@ -27,6 +27,7 @@ __all__ = [
     "parse_uri",
     "parse_uri_params",
     "same_uri",
+    "with_scheme",
 ]
 
 DEFAULT_PORT: Final = 5060
@@ -329,3 +330,15 @@ def same_uri(one: URI, other: URI) -> bool:
     if one.headers is None or other.headers is None:
         return one.headers is other.headers
     return _header_set(one.headers) == _header_set(other.headers)
+
+
+def with_scheme(uri: SipURI, scheme: str) -> SipURI:
+    """
+    The same URI with another scheme.
+
+    @param scheme: C{"sip"} or C{"sips"}
+    """
+    if uri.scheme == scheme:
+        return uri
+    text = scheme + uri.text[len(uri.scheme) :]
+    return SipURI(text, scheme, uri.user, uri.password, uri.host, uri.port, uri.params, uri.headers)

@@ -13,7 +13,7 @@ from typing import Final
 from sipdmq.errors import UnreachableError
 from sipdmq.records import Listener, Protocol
 
-__all__ = ["advertised", "bind_listener", "family_of"]
+__all__ = ["advertised", "bind_listener", "family_of", "is_numeric"]
 
 RECEIVE_BUFFER: Final = 4 * 2**20
 """Bytes asked of the kernel for a UDP socket; it gives what net.core.rmem_max allows. Bursts wait there."""
@@ -29,9 +29,20 @@ def family_of(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
+def is_numeric(host: str) -> bool:
+    """
+    Whether a host is an address and no name.
+    """
+    try:
+        socket.inet_pton(family_of(host), host)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def bind_listener(listener: Listener) -> socket.socket:
     """
-    A bound socket, for TCP a listening one; not blocking.
+    A bound socket, for TCP and TLS a listening one; not blocking.
 
     An IPv6 socket is for IPv6 alone, so that C{[::]} and C{0.0.0.0} can stand side by side on every system. UDP does
     not share its address: two programs that do get each a part of the datagrams.

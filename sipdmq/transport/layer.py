@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IReactorSocket, IReactorTCP, IReactorTime
@@ -23,16 +23,20 @@ from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Request
 from sipdmq.sip.params import format_params
 from sipdmq.sip.parser import parse_message
-from sipdmq.sip.uri import DEFAULT_PORT, format_host
-from sipdmq.transport.bind import family_of
+from sipdmq.sip.uri import format_host
+from sipdmq.transport.bind import family_of, is_numeric
 from sipdmq.transport.connections import Connections
 from sipdmq.transport.udp import SipDatagrams
+
+if TYPE_CHECKING:
+    from sipdmq.transport.tls import TlsContexts
 
 __all__ = ["TransportLayer", "stamp_source"]
 
 log = Logger()
 
 _UDP: Final = Protocol.UDP  # for the path of each message: a member of an Enum is slow to look up
+_TLS: Final = Protocol.TLS
 
 
 def stamp_source(request: Request, source: Source) -> None:
@@ -81,9 +85,11 @@ class TransportLayer:
         ids: Ids,
         listeners: Sequence[Listener],
         limits: LimitsConfig,
+        tls: TlsContexts | None = None,
     ) -> None:
         """
         @param listeners: each with something to advertise (L{sipdmq.transport.bind.advertised}).
+        @param tls: needed if a listener speaks TLS.
         """
         self._clock = IReactorTime(clock)
         self.listeners = tuple(listeners)
@@ -94,7 +100,7 @@ class TransportLayer:
             if listener.protocol is Protocol.UDP
         }
         self.connections = Connections(
-            self._clock, connector, ids, limits, self._frame_received, self._failed
+            self._clock, connector, ids, limits, self._frame_received, self._failed, tls
         )
         # The first listener of a protocol and address family speaks for all that name none.
         self._defaults: dict[tuple[Protocol, socket.AddressFamily], Listener] = {}
@@ -149,9 +155,8 @@ class TransportLayer:
     # in
 
     def _datagram_received(self, data: bytes, source: Source) -> None:
-        if len(data) < 20 and not data.strip(b"\r\n\0"):
-            return  # a keep-alive through a NAT
-        self._received(data, source, False)
+        if len(data) >= 20 or data.strip(b"\r\n\0"):  # else a keep-alive through a NAT
+            self._received(data, source, False)
 
     def _frame_received(self, data: bytes, source: Source) -> None:
         self._received(data, source, True)
@@ -176,13 +181,16 @@ class TransportLayer:
         """
         See L{ITransport.response_target}.
         """
+        name = ""
         try:
             via = request.top_via
             is_asked_for = "rport" in via.params and source.protocol is _UDP
-            port = source.port if is_asked_for else via.port or DEFAULT_PORT
+            port = source.port if is_asked_for else via.port or source.protocol.default_port
+            if source.protocol is _TLS and not is_numeric(via.host):
+                name = via.host  # where the connection is gone: who a new one has to lead to
         except ParseError:
             port = source.port
-        return Target(source.protocol, source.host, port, True, source.flow, False, source.listener)
+        return Target(source.protocol, source.host, port, True, source.flow, False, source.listener, name)
 
     # out
 

@@ -31,7 +31,7 @@ from zope.interface import implementer
 
 from sipdmq.errors import ParseError, UnreachableError
 from sipdmq.interfaces.messages import ITargetResolver
-from sipdmq.records import Protocol, Target
+from sipdmq.records import SECURE_PORT, Protocol, Target
 from sipdmq.sip.uri import DEFAULT_PORT, SipURI, normalize_host
 
 __all__ = ["WAYS", "TargetResolver", "Way", "order_services", "usable_pointers"]
@@ -64,10 +64,10 @@ class Way(NamedTuple):
 WAYS: tuple[Way, ...] = (
     Way(Protocol.UDP, False, ("udp",), b"sip+d2u", b"_sip._udp.", DEFAULT_PORT),
     Way(Protocol.TCP, False, ("tcp",), b"sip+d2t", b"_sip._tcp.", DEFAULT_PORT),
+    Way(Protocol.TLS, True, ("tls", "tcp"), b"sips+d2t", b"_sips._tcp.", SECURE_PORT),
 )
 """
-First choice first: "the client SHOULD use UDP for a SIP URI" (RFC 3263 §4.1). TLS will be one line more:
-C{Way(Protocol.TLS, True, ("tls", "tcp"), b"sips+d2t", b"_sips._tcp.", 5061)}.
+First choice first: "the client SHOULD use UDP for a SIP URI" (RFC 3263 §4.1).
 """
 
 _MAX_TARGETS: Final = 16  # of one resolution

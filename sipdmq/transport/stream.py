@@ -1,5 +1,5 @@
 """
-SIP over TCP: one connection.
+SIP over TCP and TLS: one connection.
 """
 
 from __future__ import annotations
@@ -7,20 +7,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from twisted.internet.interfaces import IAddress, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IAddress, IHandshakeListener, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sipdmq.records import Source, Target
+from sipdmq.errors import UnreachableError
+from sipdmq.records import Protocol, Source, Target
 from sipdmq.sip.framing import StreamFramer
 
 if TYPE_CHECKING:
     from sipdmq.transport.connections import Connections
 
-__all__ = ["SipStream", "SipStreamFactory"]
+__all__ = ["Address", "SipStream", "SipStreamFactory"]
 
 log = Logger()
 
@@ -28,7 +29,11 @@ MAX_TARGETS = 256
 """Targets that a connection remembers having carried messages for, to tell them when it is lost."""
 
 
-@implementer(IPushProducer)
+Address = tuple[Protocol, str, int, str]
+"""Protocol, host, port, and with TLS the name that the certificate has to show, empty for the host itself."""
+
+
+@implementer(IPushProducer, IHandshakeListener)
 class SipStream(StreamProtocol):
     """
     A connection, whoever opened it. What comes in is cut into messages; what goes out and is not read by the peer is
@@ -36,14 +41,18 @@ class SipStream(StreamProtocol):
     """
 
     # Thousands of these wait idle: no dict for each.
-    __slots__ = ("_framer", "_is_closing", "_targets", "_unread", "connections", "is_blocked", "source")
+    __slots__ = ("_framer", "_is_closing", "_targets", "_unread", "connections", "is_blocked", "leads_to", "source")
 
-    def __init__(self, connections: Connections, source: Source, framer: StreamFramer) -> None:
+    def __init__(
+        self, connections: Connections, source: Source, framer: StreamFramer, leads_to: Address
+    ) -> None:
         """
         @param source: where its messages come from; with the flow token.
+        @param leads_to: for which targets it may be used, beside that of its flow.
         """
         self.connections = connections
         self.source = source
+        self.leads_to = leads_to
         self._framer = framer
         self._targets: dict[Target, None] | None = None
         self._unread = 0
@@ -53,9 +62,10 @@ class SipStream(StreamProtocol):
     @property
     def is_stalled(self) -> bool:
         """
-        Whether the peer owes us something: the rest of a message, or reading what we sent.
+        Whether the peer owes us something: the rest of a message, reading what we sent, or with TLS the answer to our
+        good-bye.
         """
-        return self.is_blocked or self._framer.is_partial
+        return self.is_blocked or self._framer.is_partial or self._is_closing
 
     def connectionMade(self) -> None:
         transport = cast(ITCPTransport, self.transport)
@@ -63,6 +73,12 @@ class SipStream(StreamProtocol):
         transport.setTcpKeepAlive(True)
         transport.registerProducer(self, True)  # type: ignore[attr-defined]
         self.connections.opened(self)
+
+    def handshakeCompleted(self) -> None:
+        """
+        From TLS: its handshake is over. Before that nothing is read or written.
+        """
+        self.connections.secured(self)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         targets = tuple(self._targets or ())
@@ -129,6 +145,14 @@ class SipStream(StreamProtocol):
         Close without waiting for the peer.
         """
         cast(ITCPTransport, self.transport).abortConnection()
+
+    def reject(self, reason: UnreachableError) -> None:
+        """
+        Close a TLS connection whose other end is not who it should be, or takes too long to tell.
+
+        @param reason: what those are told who wanted to send over it.
+        """
+        self.transport.failVerification(Failure(reason))  # type: ignore[union-attr]
 
     def pauseProducing(self) -> None:
         """
