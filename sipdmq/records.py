@@ -9,13 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from sipdmq.sip.uri import DEFAULT_PORT, SipURI
 
 __all__ = [
+    "SECURE_PORT",
     "Binding",
     "BindingChange",
+    "ChannelMessage",
+    "ChannelReply",
+    "ClusterNode",
     "Decide",
+    "Destination",
     "Listener",
+    "NodeName",
+    "NodeStatus",
     "Origin",
     "Page",
     "PageCursor",
@@ -26,6 +35,10 @@ __all__ = [
 ]
 
 
+SECURE_PORT: Final = 5061
+"""The default port of TLS."""
+
+
 class Protocol(IntEnum):
     """
     A transport protocol; its name is the one in a Via (RFC 3261 §20.42).
@@ -33,6 +46,7 @@ class Protocol(IntEnum):
 
     UDP = 1
     TCP = 2
+    TLS = 3
 
     @property
     def is_reliable(self) -> bool:
@@ -40,6 +54,20 @@ class Protocol(IntEnum):
         Whether the transport itself repeats what was lost (RFC 3261 §17: no retransmission timers then).
         """
         return self is not Protocol.UDP
+
+    @property
+    def is_secure(self) -> bool:
+        """
+        Whether what a C{sips:} URI is meant for may go over it (RFC 3261 §26.2.2, RFC 5630 §3).
+        """
+        return self is Protocol.TLS
+
+    @property
+    def default_port(self) -> int:
+        """
+        The port where none is named (RFC 3261 §18.1.1, §19.1.2).
+        """
+        return SECURE_PORT if self is Protocol.TLS else DEFAULT_PORT
 
 
 class Listener(NamedTuple):
@@ -141,6 +169,16 @@ class Binding(NamedTuple):
     @ivar last_modified: seconds since the epoch, never less than that of the record it replaced plus one.
     @ivar server_id: the number of the node that wrote it.
     @ivar removed: this is a tombstone.
+    @ivar known_until: the latest C{expires_at} that any version of this record was known to have; 0: its own.
+    @ivar is_hidden: of a removed one: it was not removed itself, but a later record has taken over its ruid.
+    @ivar other_ruids: further names under which other nodes have this record, at most four.
+    @ivar owner: the node, C{"sip:192.0.2.2:5060"}, that alone can reach the contact over its connection; it stands on
+        top of C{path}, too. Empty: this node, or any.
+    @ivar methods: bit mask of what the contact understands (WIRE §6), -1: as C{params} say. The other C{params} of a
+        record that another node wrote are not known here.
+    @ivar flags: another node's, kept.
+    @ivar cflags: another node's, kept.
+    @ivar xavps: another node's, kept: compact JSON, or empty.
     """
 
     aor: str
@@ -161,6 +199,44 @@ class Binding(NamedTuple):
     last_modified: int
     server_id: int = 0
     removed: bool = False
+    known_until: int = 0
+    is_hidden: bool = False
+    other_ruids: tuple[str, ...] = ()
+    owner: str = ""
+    methods: int = -1
+    flags: int = 0
+    cflags: int = 0
+    xavps: str = ""
+
+
+class Destination(NamedTuple):
+    """
+    One member of the target set of a request (RFC 3261 §16.5): where the proxy sends a copy of it.
+
+    With none of C{binding}, C{next_hop} and C{target} the copy goes to its top Route, C{path} counted, else to C{uri}.
+
+    @ivar uri: the Request-URI of the copy.
+    @ivar q: 0 to 1000: those of the same q are tried at the same time, those of a lower one when these have failed.
+    @ivar path: the Path values of a binding (RFC 3327), top first, joined by C{", "}: they become Route.
+    @ivar binding: the phone is reached as it registered.
+    @ivar next_hop: a L{sipdmq.sip.uri.SipURI} to send to, without a Route: a gateway.
+    @ivar timeout: seconds until a final response, then the next is tried; 0: timer C alone counts.
+    @ivar target: decided already.
+    @ivar listener: for what is resolved: send from there where its protocol and address family are the same.
+    @ivar answer_timeout: seconds until any response at all, 100 included, then the next is tried; 0: as C{timeout}.
+    @ivar failover: the final responses after which the next is tried, of a gateway; L{None}: all of them.
+    """
+
+    uri: str
+    q: int = 1000
+    path: str = ""
+    binding: Binding | None = None
+    next_hop: SipURI | None = None
+    timeout: float = 0
+    target: Target | None = None
+    listener: Listener | None = None
+    answer_timeout: float = 0
+    failover: frozenset[int] | None = None
 
 
 class BindingChange(NamedTuple):
@@ -218,3 +294,78 @@ Decide = Callable[[tuple[Binding, ...]], Sequence[Binding]]
 What L{sipdmq.interfaces.location.ILocationStore.update} is given: a pure function of all records of an AoR (live
 bindings and tombstones) to what they shall be. It may raise, and then nothing changes.
 """
+
+
+class NodeStatus(IntEnum):
+    """
+    What is known of a node of the cluster, with Kamailio's numbers and words (WIRE §3).
+    """
+
+    ACTIVE = 2
+    """It answers: it gets all changes."""
+    NOT_ACTIVE = 4
+    """It has not answered, or not yet: it is pinged."""
+    DISABLED = 8
+    """It said farewell, or has not answered for long: it is pinged, and comes back by answering."""
+
+
+class NodeName(NamedTuple):
+    """
+    Who a node is: the triple of its URI (WIRE §2), with a numeric host, the port always named.
+
+    @ivar host: numeric, IPv6 without brackets.
+    """
+
+    protocol: Protocol
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        transport = "" if self.protocol is Protocol.UDP else f";transport={self.protocol.name.lower()}"
+        return f"sip:{host}:{self.port}{transport}"
+
+
+class ClusterNode(NamedTuple):
+    """
+    A node of the cluster, as others see it.
+
+    @ivar release: what it runs: C{"sipdmq 0.1.0"}, C{"kamailio 5.6.3"}; empty until it is known, then treated as
+        Kamailio 5.6.3.
+    @ivar is_sipdmq: it has shown by C{hello} that it is one of ours.
+    @ivar is_local: it is this node.
+    """
+
+    name: NodeName
+    status: NodeStatus
+    release: str = ""
+    is_sipdmq: bool = False
+    is_local: bool = False
+
+
+class ChannelMessage(NamedTuple):
+    """
+    What a KDMQ brought.
+
+    @ivar channel: the user part of its Request-URI.
+    @ivar sender: the node in its From, L{None} if that is not in our list.
+    @ivar hops: Max-Forwards, 0 when there is none.
+    """
+
+    channel: str
+    sender: ClusterNode | None
+    source: Source
+    content_type: str
+    body: bytes
+    hops: int = 0
+
+
+class ChannelReply(NamedTuple):
+    """
+    What is answered to a KDMQ (WIRE §13).
+    """
+
+    status: int
+    body: bytes = b""
+    content_type: str = ""
+    reason: str = ""

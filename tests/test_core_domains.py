@@ -103,6 +103,20 @@ class AddressOfRecordTests(SynchronousTestCase):
         self.assertEqual(domains.aor_of(parse_uri("sip:alice@[::1]")), "alice@[::1]")
 
 
+class ClaimTests(SynchronousTestCase):
+    """
+    What people take for one of our users, whoever it is.
+    """
+
+    def test_a_name_of_ours_whatever_its_port(self) -> None:
+        for uri, expected in (
+            ("sip:alice@example.org", True), ("sip:alice@example.org:9999", True), ("sip:alice@EXAMPLE.org.:1", True),
+            ("sips:alice@alias.example:9999", True), ("sip:alice@192.0.2.1", True), ("sip:alice@192.0.2.1:9999", False),
+            ("sip:alice@other.example", False), ("sip:alice@example.org.other.example", False), ("tel:+1234", False),
+        ):  # fmt: skip
+            self.assertEqual(make_domains().is_claimed_by(parse_uri(uri)), expected, uri)
+
+
 class AddressTests(SynchronousTestCase):
     """
     An address is digits and dots, or has a colon.

@@ -21,10 +21,16 @@ class AddressTests(SynchronousTestCase):
             self.assertEqual(str(record), expected)
 
     def test_only_udp_loses_messages(self) -> None:
-        self.assertEqual([protocol.is_reliable for protocol in (Protocol.UDP, Protocol.TCP)], [False, True])
+        self.assertEqual([protocol.is_reliable for protocol in Protocol], [False, True, True])
+
+    def test_only_tls_is_secure(self) -> None:
+        self.assertEqual([protocol.is_secure for protocol in Protocol], [False, False, True])
+
+    def test_default_ports(self) -> None:
+        self.assertEqual([protocol.default_port for protocol in Protocol], [5060, 5060, 5061])
 
     def test_the_names_of_protocols_are_those_of_a_via(self) -> None:
-        self.assertEqual([protocol.name for protocol in Protocol], ["UDP", "TCP"])
+        self.assertEqual([protocol.name for protocol in Protocol], ["UDP", "TCP", "TLS"])
 
     def test_what_comes_over_udp_has_no_flow(self) -> None:
         listener = Listener(Protocol.UDP, "192.0.2.1", 5060, "192.0.2.1", 5060)

@@ -166,6 +166,18 @@ class HeadersTests(SynchronousTestCase):
         self.assertEqual(self.headers.lines(), [LINES[1], LINES[3]])
         self.assertNotIn("via", self.headers)
 
+    def test_remove_first_leaves_the_others(self) -> None:
+        count = self.headers.lines().count
+        vias = self.headers.get_all("via")
+        self.headers.remove_first("via")
+        self.assertEqual(self.headers.get_all("via"), vias[1:])
+        self.assertEqual(self.headers.get("via"), vias[1])
+        for _ in vias[1:]:
+            self.headers.remove_first("via")
+        self.assertNotIn("via", self.headers)
+        self.assertEqual(count(LINES[1]), 1)
+        self.assertRaises(ValueError, self.headers.remove_first, "via")
+
     def test_a_copy_is_independent(self) -> None:
         copy = self.headers.copy()
         copy.replace("Via", "x")

@@ -61,3 +61,13 @@ class IdsTests(SynchronousTestCase):
 
     def test_names_repeat_from_a_seed(self) -> None:
         self.assertEqual(Ids(seeded(1)).branch(), Ids(seeded(1)).branch())
+
+    def test_a_loop_part_is_the_same_for_the_same_route_and_nobody_elses(self) -> None:
+        """
+        RFC 5393 §4.2.1.
+        """
+        part = self.ids.loop_part("a")
+        self.assertEqual(part, self.ids.loop_part("a"))
+        self.assertNotEqual(part, self.ids.loop_part("b"))
+        self.assertNotEqual(part, Ids(seeded(9)).loop_part("a"))
+        self.assertTrue(parse_via(f"SIP/2.0/UDP h;branch={self.ids.branch(part)}").branch.endswith(part))

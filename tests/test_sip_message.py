@@ -7,8 +7,9 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq.errors import ParseError
+from sipdmq.sip.derived import ack_for, cancel_for
 from sipdmq.sip.fields import parse_via
-from sipdmq.sip.message import Request, Response, ack_for, cancel_for, response_to
+from sipdmq.sip.message import Request, Response, response_to
 from sipdmq.sip.parser import parse_message
 from sipdmq.sip.writer import format_message
 
@@ -252,3 +253,13 @@ class ReadTests(SynchronousTestCase):
         response = response_to(request, 200)
         response.copy().headers.remove("via")
         self.assertEqual(len(response.vias), 3)
+
+    def test_the_top_via_alone_goes(self) -> None:
+        response = response_to(invite(), 200)
+        hosts = [via.host for via in response.vias]
+        for left in range(len(hosts) - 1, 0, -1):
+            self.assertTrue(response.remove_top_via())
+            self.assertEqual([via.host for via in response.vias], hosts[-left:])
+            self.assertEqual(response.top_via.host, hosts[-left])
+        self.assertFalse(response.remove_top_via())
+        self.assertRaises(ParseError, response.remove_top_via)

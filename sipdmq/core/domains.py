@@ -66,6 +66,18 @@ class Domains:
         host = uri.host
         return self._domains.get(host[:-1] if host[-1] == "." else host)
 
+    def is_claimed_by(self, uri: URI) -> bool:
+        """
+        Whether a URI passes for one of ours: one in a domain of ours, and a name of ours with any port. Who reads
+        C{alice@example.org:9999} on a display takes it for C{alice@example.org}.
+        """
+        if not isinstance(uri, SipURI):
+            return False
+        host = uri.host
+        return self.domain_of(uri) is not None or (
+            not is_address(host) and (host[:-1] if host[-1] == "." else host) in self._domains
+        )
+
     def aor_of(self, uri: URI) -> str | None:
         """
         The canonical address-of-record of a URI in one of our domains.

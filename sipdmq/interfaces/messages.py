@@ -134,6 +134,7 @@ class IServerTransaction(Interface):
 
     request = Attribute("The L{Request<sipdmq.sip.message.Request>}, its top Via stamped.")
     source = Attribute("The L{Source<sipdmq.records.Source>} it came from.")
+    is_cancelled = Attribute("Whether the client has cancelled it: C{bool}.")
     to_tag = Attribute("The To tag given so far, by a response or by the 200 to a CANCEL; empty before.")
 
     def respond(response):
@@ -152,6 +153,18 @@ class IServerTransaction(Interface):
         @raise TransactionStateError: there was a response before.
         """
 
+    def drop():
+        """
+        Forget the request without an answer: one that may not be given (RFC 3261 §26.3.2.4 on floods).
+        """
+
+    def forget_request():
+        """
+        Its user needs the request no more, only to be able to answer: from now on C{request} has a method and a
+        Request-URI, no headers and no body. For after the final response to an INVITE, whose transaction lives on for
+        half a minute.
+        """
+
     def is_merged():
         """
         Whether the same request arrived before on another path (RFC 3261 §8.2.2.2). Only who answers as the UAS may
@@ -166,7 +179,10 @@ class IClientTransaction(Interface):
     One request that we sent (RFC 3261 §17.1).
     """
 
-    request = Attribute("The L{Request<sipdmq.sip.message.Request>} as it was sent last, with our Via on top.")
+    request = Attribute(
+        "The L{Request<sipdmq.sip.message.Request>} as it was sent last, with our Via on top; its headers are "
+        "forgotten when the user has been told of a final response."
+    )
     target = Attribute("The L{Target<sipdmq.records.Target>} that it was sent to last.")
 
     def cancel():
@@ -202,7 +218,7 @@ class IRequestSender(Interface):
     Sends requests for transaction users.
     """
 
-    def send_request(request, targets, user):
+    def send_request(request, targets, user, prepare=None, loop="", timers=None):
         """
         Send a request in a client transaction. The next target gets it, with a new branch, when one times out
         without any response, cannot be sent to, or answers 503 (RFC 3263 §4.3).
@@ -210,6 +226,11 @@ class IRequestSender(Interface):
         @param request: L{Request<sipdmq.sip.message.Request>}, without a Via of ours.
         @param targets: non-empty tuple of L{Target<sipdmq.records.Target>}, first choice first.
         @param user: L{IClientUser}
+        @param prepare: called for each target with a copy of the request, the target, and what our Via will say
+            (L{ITransport.sent_by}), just before the copy gets that Via; it may change the headers of the copy.
+        @param loop: what the branches shall end with (L{Ids.loop_part<sipdmq.sip.ids.Ids.loop_part>}).
+        @param timers: L{RequestTimers<sipdmq.sip.timers.RequestTimers>} in place of the usual ones, of a few lengths
+            that the configuration knows; L{None}: those of RFC 3261.
         @return: L{IClientTransaction}
         """
 
@@ -251,4 +272,12 @@ class IFlows(Interface):
     def target_of(flow):
         """
         @return: the L{Target<sipdmq.records.Target>} at the other end, or L{None} when the connection is gone.
+        """
+
+    def flow_from(protocol, host, port):
+        """
+        The connection that somebody opened to us from this very address. With TLS he has shown no name by that: use it
+        for who was authenticated over it, as a phone without certificate is (RFC 5630 §3.1.1), and for nobody else.
+
+        @return: C{str}, its token; empty when there is none.
         """

@@ -29,7 +29,9 @@ __all__ = [
     "parse_cseq",
     "parse_name_addr",
     "parse_q",
+    "parse_route",
     "parse_tokens",
+    "parse_top_via",
     "parse_via",
     "parse_vias",
     "q_text",
@@ -156,6 +158,20 @@ def parse_vias(values: list[str]) -> list[Via]:
     return vias
 
 
+def parse_top_via(values: list[str]) -> Via:
+    """
+    The top one of several Via lines. The others are looked at, but not taken apart: nobody asks what they say.
+
+    @raise ParseError: one of them is no Via.
+    """
+    if any("," in value for value in values):
+        return parse_vias(values)[0]
+    for value in values[1:]:
+        if _USUAL_VIA.fullmatch(value) is None:
+            parse_via(value)
+    return parse_via(values[0])
+
+
 class NameAddr(NamedTuple):
     """
     A value that is C{name-addr} or C{addr-spec} with parameters: From, To, Contact, Route, Path ...
@@ -212,6 +228,18 @@ def parse_name_addr(value: str, known: URI | None = None) -> NameAddr:
     if "tag" in params and not TOKEN.fullmatch(params["tag"] or ""):
         raise ParseError("Invalid Tag")
     return NameAddr(display, uri, params)
+
+
+def parse_route(value: str) -> NameAddr:
+    """
+    As L{parse_name_addr}, for Route, Record-Route and Path: each value comes again in all messages of its dialog, so
+    the latest are kept.
+    """
+    return _parse_route_kept(value) if len(value) <= _KEPT_ROUTE_LENGTH else parse_name_addr(value)
+
+
+_KEPT_ROUTE_LENGTH: Final = 160  # characters; longer ones are rare, and a stranger could fill the memory with them
+_parse_route_kept = lru_cache(maxsize=2048)(parse_name_addr)
 
 
 def _take_apart(value: str) -> tuple[str, str, str]:

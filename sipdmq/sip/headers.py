@@ -42,7 +42,7 @@ USUAL_KEYS: Final = {
         "Via From To Call-ID CSeq Contact Max-Forwards Content-Length Content-Type Expires User-Agent Server Allow "
         "Supported Require Proxy-Require Route Record-Route Path Authorization Proxy-Authorization Event Accept Date "
         "WWW-Authenticate Proxy-Authenticate Subscription-State SIP-ETag SIP-If-Match Min-Expires Unsupported Subject "
-        "Call-Id Cseq"
+        "Call-Id Cseq Max-Breadth"
     ).split()
 } | _COMPACT
 """
@@ -201,14 +201,17 @@ class Headers:
         """
         key = header_key(name)
         line = format_line(name, value)
-        if key not in self._keys:
+        if key not in self.first:
             self._keys.append(key)
             self._lines.append(line)
         else:
             at = self._keys.index(key)
-            self.remove(key)
-            self._keys.insert(at, key)
-            self._lines.insert(at, line)
+            if self._keys.count(key) > 1:
+                self.remove(key)
+                self._keys.insert(at, key)
+                self._lines.insert(at, line)
+            else:
+                self._lines[at] = line
         self.first[key] = value
 
     def replace_first(self, name: str, value: str) -> None:
@@ -221,10 +224,25 @@ class Headers:
         self._lines[self._keys.index(key)] = format_line(name, value)
         self.first[key] = value
 
+    def remove_first(self, key: str) -> None:
+        """
+        Remove the first line with this key, leave the others.
+
+        @raise ValueError: there is none.
+        """
+        at = self._keys.index(key)
+        del self._keys[at], self._lines[at]
+        if key in self._keys:
+            self.first[key] = _value(self._lines[self._keys.index(key)])
+        else:
+            del self.first[key]
+
     def remove(self, key: str) -> None:
         """
         Remove all lines with this key.
         """
+        if key not in self.first:
+            return
         kept = [(field, line) for field, line in self if field != key]
         self._keys = [field for field, _ in kept]
         self._lines = [line for _, line in kept]

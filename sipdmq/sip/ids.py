@@ -37,11 +37,32 @@ class Ids:
         self._count += 1
         return self._count
 
-    def branch(self) -> str:
+    def branch(self, loop: str = "") -> str:
         """
         A branch for a Via of ours (RFC 3261 §8.1.1.7).
+
+        @param loop: L{loop_part}, of a forwarded request.
         """
-        return f"{MAGIC_COOKIE}{self._process}{self._next():x}"
+        return f"{MAGIC_COOKIE}{self._process}{self._next():x}{loop}"
+
+    @property
+    def branch_start(self) -> str:
+        """
+        How all branches of this process begin. Others may copy it.
+        """
+        return f"{MAGIC_COOKIE}{self._process}"
+
+    def loop_part(self, seed: str) -> str:
+        """
+        The end of the branches of a forwarded request: the same whenever the same request is routed here, and nobody
+        else can make it (RFC 5393 §4.2.1).
+
+        @param seed: all that decides where the request goes.
+        """
+        digest = hashlib.blake2b(
+            seed.encode("utf-8", "surrogateescape"), digest_size=_TAG_BYTES, key=self._key, person=b"loop"
+        )
+        return f".{digest.hexdigest()}"
 
     def tag(self) -> str:
         """

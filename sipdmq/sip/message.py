@@ -9,13 +9,24 @@ from operator import itemgetter
 from typing import Final
 
 from sipdmq.errors import ParseError
-from sipdmq.sip.fields import CSeq, NameAddr, Via, parse_cseq, parse_name_addr, parse_tokens, parse_via, parse_vias
+from sipdmq.sip.fields import (
+    CSeq,
+    NameAddr,
+    Via,
+    parse_cseq,
+    parse_name_addr,
+    parse_route,
+    parse_tokens,
+    parse_top_via,
+    parse_via,
+    parse_vias,
+)
 from sipdmq.sip.grammar import CALLID, MAX_DELTA_SECONDS, parse_number, split_commas
 from sipdmq.sip.headers import Headers
 from sipdmq.sip.status import reason_phrase
 from sipdmq.sip.uri import URI, parse_request_uri
 
-__all__ = ["Message", "Request", "Response", "ack_for", "cancel_for", "response_to"]
+__all__ = ["Message", "Request", "Response", "response_to"]
 
 
 class Message:
@@ -23,13 +34,15 @@ class Message:
     What requests and responses have in common.
 
     @ivar body: as received.
+    @ivar size: the bytes of the whole message as it was received; 0 for one of our own.
     """
 
-    __slots__ = ("_call_id", "_contacts", "_cseq", "_from", "_to", "_top_via", "body", "headers")
+    __slots__ = ("_call_id", "_contacts", "_cseq", "_from", "_to", "_top_via", "body", "headers", "size")
 
     def __init__(self, headers: Headers, body: bytes = b"") -> None:
         self.headers = headers
         self.body = body
+        self.size = 0
         self._top_via: Via | None = None
         self._from: NameAddr | None = None
         self._to: NameAddr | None = None
@@ -52,7 +65,7 @@ class Message:
             missing = [name for name, value in zip(names, (via, from_, to, call_id, cseq)) if value is None]
             raise ParseError(f"Missing {missing[0]}")
         if "," in via or headers.is_repeated("via"):
-            self._top_via = self.vias[0]
+            self._top_via = parse_top_via(headers.get_all("via"))
         else:
             self._top_via = parse_via(via)
         self._from = parse_name_addr(from_)
@@ -175,7 +188,7 @@ class Message:
         @param key: lower case.
         """
         return [
-            parse_name_addr(part) for value in self.headers.get_all(key) for part in split_commas(value)
+            parse_route(part) for value in self.headers.get_all(key) for part in split_commas(value)
         ]
 
     def tokens(self, key: str) -> list[str]:
@@ -197,6 +210,24 @@ class Message:
             text = ", ".join([text, *split_commas(value)[1:]])
         self.headers.replace_first("Via", text)
         self._top_via = via
+
+
+    def remove_top_via(self) -> bool:
+        """
+        Take the top Via value away, leave the others: what a proxy does with a response (RFC 3261 §16.7 step 3).
+
+        @return: whether there is another one.
+        """
+        headers = self.headers
+        value = self._required("via", "Via")
+        self._top_via = None
+        if "," in value:
+            rest = split_commas(value)[1:]
+            if rest:
+                headers.replace_first("Via", ", ".join(rest))
+                return True
+        headers.remove_first("via")
+        return "via" in headers.first
 
 
 class Request(Message):
@@ -345,40 +376,3 @@ def _lacks_tag(request: Request) -> bool:
         return "tag" not in request.to.params
     except ParseError:
         return False
-
-
-def _branch_request(invite: Request, method: str, to_line: str) -> Request:
-    """
-    A request of the same transaction as C{invite}: its top Via, its Route, its CSeq number.
-    """
-    headers = Headers()
-    headers.add("Via", split_commas(invite.headers.get_all("via")[0])[0])
-    for line in invite.headers.lines_of("route"):
-        headers.add_line("route", line)
-    headers.add("Max-Forwards", "70")
-    headers.add_line("from", invite.headers.lines_of("from")[0])
-    headers.add_line("to", to_line)
-    headers.add_line("call-id", invite.headers.lines_of("call-id")[0])
-    headers.add("CSeq", f"{invite.cseq.number} {method}")
-    headers.add("Content-Length", "0")
-    return Request(method, invite.uri_text, headers)
-
-
-def ack_for(invite: Request, response: Response) -> Request:
-    """
-    The ACK for a non-2xx final response, in the transaction of the INVITE.
-
-    @param invite: as it was sent, our Via on top.
-    @see: RFC 3261 §17.1.1.3
-    """
-    return _branch_request(invite, "ACK", response.headers.lines_of("to")[0])
-
-
-def cancel_for(invite: Request) -> Request:
-    """
-    The CANCEL for an INVITE that we sent.
-
-    @param invite: as it was sent, our Via on top.
-    @see: RFC 3261 §9.1
-    """
-    return _branch_request(invite, "CANCEL", invite.headers.lines_of("to")[0])

@@ -71,6 +71,7 @@ def parse_message(data: bytes, limits: ParserLimits = DEFAULT_LIMITS, is_stream:
     start_line = lines.pop(0)
     headers, fault = _read_headers(lines, text, limits)
     message, line_fault = _read_start_line(start_line, headers, limits)
+    message.size = size
     try:
         fault = line_fault or fault
         if fault is not None:

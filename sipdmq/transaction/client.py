@@ -4,6 +4,7 @@ Client transactions (RFC 3261 §17.1), and one request over all its targets (RFC
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -12,8 +13,11 @@ from zope.interface import implementer
 from sipdmq.errors import UnreachableError
 from sipdmq.interfaces.messages import IClientTransaction, IClientUser
 from sipdmq.records import Protocol, Target
+from sipdmq.sip.derived import ack_for, cancel_for
 from sipdmq.sip.fsm import INVITE_CLIENT, NON_INVITE_CLIENT, Action, Event, State, Table, step
-from sipdmq.sip.message import Request, Response, ack_for, cancel_for
+from sipdmq.sip.headers import Headers
+from sipdmq.sip.message import Request, Response
+from sipdmq.sip.timers import RequestTimers
 from sipdmq.sip.writer import format_message
 from sipdmq.transaction.keys import client_key
 from sipdmq.transaction.retransmission import Retransmission
@@ -21,11 +25,25 @@ from sipdmq.transaction.retransmission import Retransmission
 if TYPE_CHECKING:
     from sipdmq.transaction.layer import TransactionLayer
 
-__all__ = ["ClientTransaction", "TargetedRequest"]
+__all__ = ["ClientTransaction", "Prepare", "TargetedRequest"]
 
+Prepare = Callable[[Request, Target, str], object]
+"""Changes a copy of a request for a target, given what our Via will say of us: C{"UDP 192.0.2.1:5060"}."""
+
+_OVER: Final = frozenset((State.COMPLETED, State.TERMINATED))
 _RESTARTS: Final = frozenset((Action.RESTART_A, Action.RESTART_E, Action.RESTART_E_T2))
 MAX_UDP_REQUEST: Final = 1300
 """RFC 3261 §18.1.1: bytes; longer requests go by a congestion-controlled transport, the path MTU being unknown."""
+
+
+_NO_HEADERS: Final = Headers()
+
+
+def _bare(request: Request) -> Request:
+    """
+    What an answered transaction keeps of its request, in the half minute that it lives on.
+    """
+    return Request(request.method, request.uri_text, _NO_HEADERS)
 
 
 class ClientTransaction:
@@ -34,14 +52,16 @@ class ClientTransaction:
     """
 
     __slots__ = (
+        "_branch",
         "_data",
         "_is_cancel_sent",
         "_layer",
         "_owner",
         "_retransmission",
         "_table",
+        "_timers",
         "_wants_cancel",
-        "branch",
+        "key",
         "request",
         "serial",
         "state",
@@ -56,11 +76,14 @@ class ClientTransaction:
         data: bytes,
         target: Target,
         branch: str,
+        timers: RequestTimers | None = None,
     ) -> None:
         """
         @param owner: told what happens; L{None} for a CANCEL, whose answer matters to nobody.
         @param request: with our Via on top.
         @param data: the bytes of C{request}.
+        @param timers: in place of those of the layer.
+        @ivar key: its name in the layer.
         """
         self._layer = layer
         self.serial = layer.next_serial()
@@ -68,7 +91,9 @@ class ClientTransaction:
         self.request = request
         self._data = data
         self.target = target
-        self.branch = branch
+        self._branch = branch
+        self._timers = timers
+        self.key = client_key(branch, request.method)
         is_invite = request.method == "INVITE"
         self._table: Table = INVITE_CLIENT if is_invite else NON_INVITE_CLIENT
         self.state = State.CALLING if is_invite else State.TRYING
@@ -80,13 +105,6 @@ class ClientTransaction:
         return f"<ClientTransaction {self.request.method} {self.state.name}>"
 
     @property
-    def key(self) -> str:
-        """
-        Its name in the layer.
-        """
-        return client_key(self.branch, self.request.method)
-
-    @property
     def _is_invite(self) -> bool:
         return self._table is INVITE_CLIENT
 
@@ -95,11 +113,15 @@ class ClientTransaction:
         Send the request and start the timers that begin with it.
         """
         layer = self._layer
+        timers = self._timers
         layer.watch_target(self, self.target)
-        layer.start_timer(self, Action.START_B if self._is_invite else Action.START_F, False)
+        if timers is None:
+            layer.start_timer(self, Action.START_B if self._is_invite else Action.START_F, False)
+        else:
+            layer.start_timeout(self, Event.TIMER_B if self._is_invite else Event.TIMER_F, timers.timeout)
         if not layer.transport.is_reliable(self.target):
             again = partial(self.handle, Event.TIMER_A if self._is_invite else Event.TIMER_E)
-            self._retransmission = Retransmission(layer.clock, layer.timers.t1, again)
+            self._retransmission = Retransmission(layer.clock, (timers or layer.timers).t1, again)
         layer.transport.send(self._data, self.target)
 
     def response_received(self, response: Response) -> None:
@@ -125,15 +147,19 @@ class ClientTransaction:
         if row is None:
             return
         layer = self._layer
+        owner = self._owner
         self.state = row[0]
-        if (self._is_invite and self.state is not State.CALLING) or self.state in (State.COMPLETED, State.TERMINATED):
+        if (self._is_invite and self.state is not State.CALLING) or self.state in _OVER:
             self._stop_retransmission()
-        if self.state is State.TERMINATED:
-            layer.client_ended(self)
+            if self.state in _OVER:
+                # It hears no more. So an answered transaction, which waits for retransmissions, holds nobody.
+                self._owner = None
+                if self.state is State.TERMINATED:
+                    layer.client_ended(self)
         for action in row[1]:
             if action is Action.TELL_RESPONSE:
-                if self._owner is not None and response is not None:
-                    self._owner.response_received(self, response)
+                if owner is not None and response is not None:
+                    owner.response_received(self, response)
             elif action is Action.SEND_REQUEST:
                 layer.transport.send(self._data, self.target)
             elif action in _RESTARTS:
@@ -143,13 +169,15 @@ class ClientTransaction:
                 if response is not None:
                     layer.transport.send(format_message(ack_for(self.request, response)), self.target)
             elif action is Action.TELL_TIMEOUT:
-                if self._owner is not None:
-                    self._owner.timed_out(self, event is Event.TIMER_CANCEL)
+                if owner is not None:
+                    owner.timed_out(self, event is Event.TIMER_CANCEL)
             elif action is Action.TELL_TRANSPORT_ERROR:
-                if self._owner is not None:
-                    self._owner.unreachable(self, reason)
+                if owner is not None:
+                    owner.unreachable(self, reason)
             else:
                 layer.start_timer(self, action, layer.transport.is_reliable(self.target))
+        if self.state is State.ACCEPTED or (self.state is State.COMPLETED and not self._is_invite):
+            self.request = _bare(self.request)  # nothing will be made from it any more
 
     def cancel(self) -> None:
         """
@@ -165,26 +193,32 @@ class ClientTransaction:
         self._is_cancel_sent = True
         layer = self._layer
         request = cancel_for(self.request)
-        cancel = ClientTransaction(layer, None, request, format_message(request), self.target, self.branch)
+        cancel = ClientTransaction(layer, None, request, format_message(request), self.target, self._branch)
         layer.client_started(cancel)
         layer.start_timer(self, Action.START_CANCEL, False)
         cancel.start()
 
     def _restart(self, retransmission: Retransmission, action: Action) -> None:
-        t2 = self._layer.timers.t2
+        t2 = (self._timers or self._layer.timers).t2
         if action is Action.RESTART_E_T2:
             retransmission.interval = t2
         retransmission.again(float("inf") if action is Action.RESTART_A else t2)
 
     def _stop_retransmission(self) -> None:
+        """
+        It is let go, too: it holds us.
+        """
+        self._data = b""
         if self._retransmission is not None:
             self._retransmission.stop()
+            self._retransmission = None
 
     def stop(self) -> None:
         """
         End without a word; for the layer.
         """
         self.state = State.TERMINATED
+        self._owner = None
         self._stop_retransmission()
         self._layer.unwatch_target(self, self.target)
 
@@ -195,14 +229,36 @@ class TargetedRequest:
     A request on its way to the first of its targets that takes it: a client transaction for each, one after the other.
     """
 
-    __slots__ = ("_current", "_has_response", "_is_cancelled", "_is_over", "_layer", "_original", "_targets", "_user")
+    __slots__ = (
+        "_current",
+        "_has_response",
+        "_is_cancelled",
+        "_is_over",
+        "_layer",
+        "_loop",
+        "_original",
+        "_prepare",
+        "_targets",
+        "_timers",
+        "_user",
+    )
 
     def __init__(
-        self, layer: TransactionLayer, request: Request, targets: tuple[Target, ...], user: IClientUser
+        self,
+        layer: TransactionLayer,
+        request: Request,
+        targets: tuple[Target, ...],
+        user: IClientUser,
+        prepare: Prepare | None,
+        loop: str,
+        timers: RequestTimers | None = None,
     ) -> None:
         self._layer = layer
         self._original = request
         self._user = user
+        self._prepare = prepare
+        self._loop = loop
+        self._timers = timers
         # (target, whether only for when the one before could not be connected to), next one last
         self._targets = [(target, False) for target in reversed(targets)]
         self._current: ClientTransaction | None = None
@@ -236,9 +292,9 @@ class TargetedRequest:
             target, only_instead = self._targets.pop()
             if only_instead and after_timeout:
                 continue  # the request was taken; its length was not what failed
-            branch = layer.ids.branch()
+            branch = layer.ids.branch(self._loop)
             try:
-                request, data = layer.with_via(self._original, target, branch)
+                request, data = layer.with_via(self._original, target, branch, self._prepare)
             except UnreachableError as error:
                 reason = error.reason
                 continue
@@ -251,11 +307,11 @@ class TargetedRequest:
                 self._targets.append((target, True))
                 target = target._replace(protocol=Protocol.TCP)
                 try:
-                    request, data = layer.with_via(self._original, target, branch)
+                    request, data = layer.with_via(self._original, target, branch, self._prepare)
                 except UnreachableError:
                     continue
             self._has_response = False
-            self._current = ClientTransaction(layer, self, request, data, target, branch)
+            self._current = ClientTransaction(layer, self, request, data, target, branch, self._timers)
             layer.client_started(self._current)
             self._current.start()
             return
@@ -274,6 +330,9 @@ class TargetedRequest:
             return
         if response.status >= 300:
             self._is_over = True
+        elif response.status >= 200:  # others of its kind may follow, nothing will be sent
+            self._original = _bare(self._original)
+            self._targets.clear()
         # what is kept only for when TCP cannot be had is no other target
         has_other = any(not only_instead for _, only_instead in self._targets)
         if response.status == 503 and has_other and not self._is_cancelled:

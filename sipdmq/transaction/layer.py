@@ -25,9 +25,9 @@ from sipdmq.sip.fsm import Action, Event, State
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Message, Request, Response, response_to
 from sipdmq.sip.parser import KNOWN_METHODS
-from sipdmq.sip.timers import TimerValues
+from sipdmq.sip.timers import RequestTimers, TimerValues
 from sipdmq.sip.writer import format_message
-from sipdmq.transaction.client import ClientTransaction, TargetedRequest
+from sipdmq.transaction.client import ClientTransaction, Prepare, TargetedRequest
 from sipdmq.transaction.completed import CompletedTransactions
 from sipdmq.transaction.deadlines import Deadlines
 from sipdmq.transaction.keys import response_key, server_key
@@ -94,6 +94,7 @@ class TransactionLayer:
         self._t4: Deadlines[_Timer] = Deadlines(self.clock, timers.t4, self._fire)
         self._trying: Deadlines[_Timer] = Deadlines(self.clock, timers.trying, self._fire)
         self._trying_non_invite: Deadlines[_Timer] = Deadlines(self.clock, timers.trying_non_invite, self._fire)
+        self._timeouts: dict[float, Deadlines[_Timer]] = {}  # of requests with timers of their own, by their length
 
     def connect(self, transport: ITransport, user: ITransactionUser) -> None:
         """
@@ -115,6 +116,8 @@ class TransactionLayer:
         self._live_merges.clear()
         self.completed.stop()
         for deadlines in (self._lifetimes, self._d, self._t4, self._trying, self._trying_non_invite):
+            deadlines.stop()
+        for deadlines in self._timeouts.values():
             deadlines.stop()
 
     def snapshot(self) -> dict[str, int | float]:
@@ -225,11 +228,19 @@ class TransactionLayer:
 
     # from the transaction users
 
-    def send_request(self, request: Request, targets: tuple[Target, ...], user: IClientUser) -> TargetedRequest:
+    def send_request(
+        self,
+        request: Request,
+        targets: tuple[Target, ...],
+        user: IClientUser,
+        prepare: Prepare | None = None,
+        loop: str = "",
+        timers: RequestTimers | None = None,
+    ) -> TargetedRequest:
         """
         See L{IRequestSender.send_request}.
         """
-        sending = TargetedRequest(self, request, targets, IClientUser(user))
+        sending = TargetedRequest(self, request, targets, IClientUser(user), prepare, loop, timers)
         sending.start()
         return sending
 
@@ -252,14 +263,19 @@ class TransactionLayer:
         self._serial += 1
         return self._serial
 
-    def with_via(self, request: Request, target: Target, branch: str) -> tuple[Request, bytes]:
+    def with_via(
+        self, request: Request, target: Target, branch: str, prepare: Prepare | None = None
+    ) -> tuple[Request, bytes]:
         """
         A copy of the request with our Via on top, and its bytes.
 
+        @param prepare: changes the copy for this target, before it gets the Via.
         @raise UnreachableError: nothing of ours can send there.
         """
         copy = request.copy()
         protocol = self.transport.sent_by(target)
+        if prepare is not None:
+            prepare(copy, target, protocol)
         copy.headers.prepend("Via", f"SIP/2.0/{protocol};rport;branch={branch}")
         return copy, format_message(copy)
 
@@ -329,6 +345,15 @@ class TransactionLayer:
         else:
             deadlines = self._lifetimes
         deadlines.add((table, transaction.key, transaction.serial, event))
+
+    def start_timeout(self, client: ClientTransaction, event: Event, delay: float) -> None:
+        """
+        Start timer B or F with a length of its own. There are as many lengths as the configuration has.
+        """
+        deadlines = self._timeouts.get(delay)
+        if deadlines is None:
+            deadlines = self._timeouts[delay] = Deadlines(self.clock, delay, self._fire)
+        deadlines.add((self._clients, client.key, client.serial, event))
 
     def _fire(self, timer: _Timer) -> None:
         table, key, serial, event = timer

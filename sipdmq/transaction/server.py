@@ -13,6 +13,7 @@ from sipdmq.errors import TransactionStateError
 from sipdmq.interfaces.messages import IServerTransaction
 from sipdmq.records import Source, Target
 from sipdmq.sip.fsm import INVITE_SERVER, NON_INVITE_SERVER, Action, Event, State, Table, step
+from sipdmq.sip.headers import Headers
 from sipdmq.sip.message import Request, Response, response_to
 from sipdmq.sip.writer import format_message
 from sipdmq.transaction.keys import merge_key
@@ -32,6 +33,7 @@ _SEND_RESPONSE: Final = Action.SEND_RESPONSE
 _START_J: Final = Action.START_J
 _USER_2XX: Final = Event.USER_2XX
 
+_NO_HEADERS: Final = Headers()
 _ANSWERED: Final = frozenset((State.ACCEPTED, State.COMPLETED, State.CONFIRMED, State.TERMINATED))
 
 
@@ -135,6 +137,17 @@ class ServerTransaction:
             self.to_tag = response.to.tag
         self._take(row)
 
+    def forget_request(self) -> None:
+        """
+        See L{IServerTransaction.forget_request}.
+        """
+        if self._target is None:
+            self._target = self.target  # decided while the Via is there
+        request = self.request
+        self.request = Request(request.method, request.uri_text, _NO_HEADERS)
+        if self.state is State.ACCEPTED:
+            self._response = b""  # a 2xx is repeated by who gave it (RFC 6026 §7.1)
+
     def respond_statelessly(self, response: Response) -> None:
         """
         See L{IServerTransaction.respond_statelessly}.
@@ -143,6 +156,12 @@ class ServerTransaction:
             raise TransactionStateError(f"{response.status} to {self!r}")
         self._layer.server_ended(self)
         self._layer.transport.send(format_message(response), self.target)
+
+    def drop(self) -> None:
+        """
+        See L{IServerTransaction.drop}.
+        """
+        self._layer.server_ended(self)
 
     def handle(self, event: Event, reason: str = "") -> None:
         """
@@ -200,5 +219,6 @@ class ServerTransaction:
         self.state = _TERMINATED
         if self._retransmission is not None:
             self._retransmission.stop()
+            self._retransmission = None  # it holds us
         if self._target is not None:
             self._layer.unwatch_target(self, self._target)
