@@ -75,18 +75,19 @@ class Output:
     text: str
 
 
-def run_program(arguments: Sequence[str], timeout: float, cwd: str | None = None) -> Output:
+def run_program(arguments: Sequence[str], timeout: float, cwd: str | None = None, text: str = "") -> Output:
     """
-    Run a program to its end, without input.
+    Run a program to its end.
 
     @param timeout: seconds.
+    @param text: its input.
     @raise ProgramFailed: it did not end in time, and was killed.
     """
     try:
         # sipp wants to know a terminal to draw its screens on.
         done = subprocess.run(
             arguments,
-            stdin=subprocess.DEVNULL,
+            input=text.encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=timeout,
@@ -192,6 +193,26 @@ class ServerProcess:
             return "\n".join((self.directory / "log").read_text(errors="replace").splitlines()[-60:])
         except FileNotFoundError:
             return ""
+
+    def snapshot(self) -> dict[str, float]:
+        """
+        The numbers of a node, as it writes them into its log when it is asked.
+
+        @raise ProgramFailed: it writes none.
+        """
+        assert self._process is not None
+        path = self.directory / "log"
+        before = path.stat().st_size
+        self._process.send_signal(signal.SIGUSR2)
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        while time.monotonic() < deadline:
+            _, found, rest = path.read_bytes()[before:].decode(errors="replace").partition("snapshot: ")
+            line, ended, _ = rest.partition("\n")
+            if found and ended:
+                pairs = (pair.partition("=") for pair in line.split())
+                return {name: float(value) for name, _, value in pairs}
+            time.sleep(0.02)
+        raise ProgramFailed(f"{self.program} wrote no snapshot:\n{self.log()}")
 
     # Talking to it without any of the other programs.
 
@@ -332,9 +353,15 @@ class InteropTestCase(SynchronousTestCase):
         else:
             self.server = NodeProcess(self.host, settings=self.settings)
         self.addCleanup(self.server.clean_up)
-        self.server.start()
         self.directory = self.server.directory / "peer"
         self.directory.mkdir()
+        self.prepare()
+        self.server.start()
+
+    def prepare(self) -> None:
+        """
+        Write what the node reads when it starts, into C{self.server.directory}: its INI file will be there.
+        """
 
     def not_kamailio(self, reason: str) -> None:
         """

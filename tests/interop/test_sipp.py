@@ -6,62 +6,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from pathlib import Path
 
-from tests.interop.programs import InteropTestCase, Output, run_program
-
-SCENARIOS = Path(__file__).resolve().parent / "scenarios"
-
-#: Seconds after which sipp gives up, and after which sipp itself is given up.
-SIPP_TIMEOUT = 30
-KILL_TIMEOUT = 45.0
-
-
-class SippTestCase(InteropTestCase):
-    """
-    Runs a scenario to its end.
-    """
-
-    programs = ("sipp",)
-
-    def sipp(self, scenario: str, *options: str, transport: str = "u1", calls: int = 1, rate: int = 10) -> Output:
-        """
-        @param scenario: name of a file in C{scenarios/}, without C{.xml}.
-        @param transport: sipp's C{-t}: u1 one UDP socket, t1 one TCP connection, tn one for each call.
-        @param calls: how often the scenario is run, each time for another user.
-        @param rate: calls begun per second.
-        """
-        return run_program(
-            [
-                "sipp",
-                f"{self.server.host}:{self.server.port}",
-                *("-sf", str(SCENARIOS / f"{scenario}.xml")),
-                *("-i", self.server.host, "-ci", self.server.host),  # its own addresses: SIP, and its remote control
-                *("-t", transport, "-m", str(calls), "-r", str(rate)),
-                *("-nostdin", "-timeout", f"{SIPP_TIMEOUT}s", "-timeout_error"),
-                *("-trace_err", "-error_file", str(self.directory / "errors")),
-                *("-trace_msg", "-message_file", str(self.directory / "messages")),
-                *options,
-            ],
-            timeout=KILL_TIMEOUT,
-            cwd=str(self.directory),
-        )
-
-    def assert_passed(self, output: Output) -> None:
-        """
-        Every call of sipp ended as its scenario says.
-        """
-        errors = self.directory / "errors"
-        told = errors.read_text(errors="replace")[:3000] if errors.exists() else ""
-        self.assertEqual(output.status, 0, f"{output.text[-3000:]}\n{told}\n{self.server.log()}")
-        self.assert_well()
-
-    def messages(self) -> list[str]:
-        """
-        @return: every message that sipp sent or received, as its log shows it: the first line says which.
-        """
-        log = (self.directory / "messages").read_text(errors="replace")
-        return re.split(r"-{20,} [-0-9]+ [0-9:.]+\n", log)[1:]
+from tests.interop.sipp import SippTestCase
 
 
 class UDPTests(SippTestCase):

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import re
 
+from tests.interop.phone import Phone
 from tests.interop.programs import InteropTestCase, Output, run_program
+from tests.interop.sipp import users_file
 
 #: Seconds that sipsak may take.
 TIMEOUT = 20.0
@@ -39,6 +41,15 @@ class SipsakTestCase(InteropTestCase):
         @param wanted: exit statuses that are right: 0 when the answers were what sipsak expects.
         """
         self.assertIn(output.status, wanted, f"{output.text[-3000:]}\n{self.server.log()}")
+
+    def assert_answers_again(self) -> None:
+        """
+        Within the time that a flood in its socket's buffer takes.
+        """
+        for _ in range(10):
+            if self.server.ask(self.server.options()):
+                break
+        self.assert_well()
 
 
 class UsrlocTests(SipsakTestCase):
@@ -85,6 +96,77 @@ class UsrlocTests(SipsakTestCase):
             contact = f"sip:alice@{self.server.host}:{port}"
             self.assert_status(self.sipsak("-U", "-C", contact, "-x", "120"), 0)
         self.assertEqual(len(self.server.bindings("alice")), 2)
+
+
+class PasswordTests(SipsakTestCase):
+    """
+    C{sipsak -a}.
+    """
+
+    host = "127.81.2.4"
+    settings = {"auth": {"enable": "yes"}}
+
+    def prepare(self) -> None:
+        """
+        Alice.
+        """
+        self.not_kamailio("configured without passwords")
+        (self.server.directory / "users").write_text(users_file("alice"))
+
+    def usrloc(self, password: str, expires: str, *options: str) -> Output:
+        """
+        @param expires: seconds; 0 removes.
+        """
+        contact = f"sip:alice@{self.server.host}:5070"
+        return self.sipsak(*options, "-U", "-C", contact, "-x", expires, *self.proof(password))
+
+    def proof(self, password: str) -> tuple[str, ...]:
+        """
+        The name by itself: sipsak 0.9.8.1 makes C{alice@} of the URI's.
+        """
+        return "-u", "alice", "-a", password
+
+    def test_registers_and_removes_by_password(self) -> None:
+        """
+        Over UDP and TCP.
+        """
+        for options in ((), ("--transport=tcp",)):
+            self.assert_status(self.usrloc("alice-secret", "120", *options), 0)
+            asked = self.sipsak(*options, "-U", "-C", "empty", *self.proof("alice-secret"))
+            self.assert_status(asked, 0)
+            self.assertIn(f"<sip:alice@{self.server.host}:5070>", asked.text)
+            self.assert_status(self.usrloc("alice-secret", "0", *options), 0)
+        self.assert_well()
+
+    def test_the_wrong_password(self) -> None:
+        """
+        It is told 401 twice, and gives up.
+        """
+        output = self.usrloc("bob-secret", "120")
+        self.assertNotEqual(output.status, 0)
+        self.assertIn("SIP/2.0 401 ", output.text)
+        self.assert_well()
+
+    def test_floods(self) -> None:
+        """
+        20,000 OPTIONS to a user, as fast as sipsak can, and a mixture of registrations and calls that are challenged:
+        nothing is kept of them, and who has a password is served at once.
+        """
+        self.assert_status(self.sipsak("-F", "-e", "20000"), 0)
+        self.assert_answers_again()
+        uri = f"sip:{self.server.host}"
+        flood = Phone((self.server.host, self.server.port), "alice", self.server.host)
+        self.addCleanup(flood.close)
+        for count in range(1000):
+            flood.transmit(flood.make("REGISTER", uri, (f"Contact: <sip:alice@192.0.2.{count % 250}>",)))
+            flood.transmit(flood.make("INVITE", f"sip:bob@{self.server.host}"))
+        self.assert_answers_again()
+        self.assert_status(self.usrloc("alice-secret", "120"), 0)
+        numbers = self.server.snapshot()
+        self.assertGreater(numbers["auth.challenges"], 100)
+        self.assertEqual((numbers["auth.nonces"], numbers["location.bindings"]), (1, 1))
+        self.assertEqual((numbers["transaction.servers"], numbers["transaction.completed"]), (0, 1))
+        self.assert_well()
 
 
 class PingTests(SipsakTestCase):
@@ -179,12 +261,3 @@ class BadMessageTests(SipsakTestCase):
             self.assertIsNotNone(output.status)
             self.server.ask(data, timeout=0.05)
         self.assert_answers_again()
-
-    def assert_answers_again(self) -> None:
-        """
-        Within the time that a flood in its socket's buffer takes.
-        """
-        for _ in range(10):
-            if self.server.ask(self.server.options()):
-                break
-        self.assert_well()

@@ -1,0 +1,136 @@
+"""
+baresip, a real phone, without audio devices and without a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import struct
+import wave
+from pathlib import Path
+
+from tests.interop.background import Background
+from tests.interop.programs import ProgramFailed, require
+
+__all__ = ["Baresip", "write_tone"]
+
+#: Where Debian and others put baresip's modules.
+MODULE_PATHS = ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules", "/usr/lib64/baresip/modules")
+
+#: Seconds that it may take for what it is told, and after which it ends by itself.
+TIMEOUT = 10.0
+LIFETIME = 40
+
+CONTROL_PORT = 4444
+
+CONFIG = """\
+sip_listen {host}:0
+module_path {modules}
+module g711.so
+module aufile.so
+module_tmp account.so
+module_app menu.so
+module_app ctrl_tcp.so
+ctrl_tcp_listen {host}:{control}
+audio_source aufile,{tone}
+audio_player aufile,{directory}/heard.wav
+"""
+
+TLS = """\
+sip_certificate {folder}/{user}-phone.pem
+sip_cafile {folder}/ca.pem
+"""
+
+ACCOUNT = "<sip:{user}@{node};transport={transport}>;regint=60;answermode={mode};auth_user={user};auth_pass={secret}\n"
+
+
+def write_tone(path: Path) -> None:
+    """
+    Five seconds of 440 Hz, as baresip's module C{aufile} can read it: 8 kHz, 16 bits.
+    """
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        samples = (int(8000 * math.sin(2 * math.pi * 440 * at / 8000)) for at in range(5 * 8000))
+        file.writeframes(b"".join(struct.pack("<h", sample) for sample in samples))
+
+
+class Baresip:
+    """
+    One phone of one user.
+
+    @ivar directory: its files.
+    """
+
+    def __init__(
+        self, folder: Path, user: str, host: str, node: str, transport: str, secret: str, answers: bool
+    ) -> None:
+        """
+        Start it.
+
+        @param folder: with C{tone.wav}; for TLS also with C{ca.pem} and C{USER-phone.pem}, its certificate and key.
+        @param host: its own address, at which nobody else listens.
+        @param node: the address of the node; with its port for TLS.
+        @param secret: the password.
+        @param answers: by itself, at once.
+        """
+        modules = next((path for path in MODULE_PATHS if Path(path, "account.so").exists()), None)
+        if modules is None:
+            require("baresip-modules")  # skips, or fails where everything must be there
+        self._host = host
+        self.directory = folder / user
+        self.directory.mkdir()
+        config = CONFIG.format(
+            host=host, modules=modules, control=CONTROL_PORT, tone=folder / "tone.wav", directory=self.directory
+        )
+        if transport == "tls":
+            config += TLS.format(folder=folder, user=user)
+        account = ACCOUNT.format(
+            user=user, node=node, transport=transport, mode="auto" if answers else "manual", secret=secret
+        )
+        (self.directory / "config").write_text(config)
+        (self.directory / "accounts").write_text(account)
+        (self.directory / "contacts").write_text("")
+        # Line by line: its output is what tests wait for.
+        command = ["stdbuf", "-oL", "baresip", "-4", "-f", str(self.directory), "-s", "-t", str(LIFETIME)]
+        self.program = Background(command, self.directory / "output")
+
+    def wait_for(self, pattern: str) -> str:
+        """
+        @return: see L{Background.wait_for}.
+        """
+        return self.program.wait_for(pattern, TIMEOUT)
+
+    def wait_until_registered(self) -> None:
+        """
+        Its own word for it.
+        """
+        self.wait_for(r"^\S+@\S+: .*200 OK.*\[1 binding\]")
+
+    def tell(self, command: str, parameters: str = "") -> None:
+        """
+        Give it a command of its menu: C{dial}, C{hangup}.
+
+        @raise ProgramFailed: it did not take it.
+        """
+        order = json.dumps({"command": command, "params": parameters, "token": command})
+        with socket.create_connection((self._host, CONTROL_PORT), TIMEOUT) as control:
+            control.sendall(f"{len(order)}:{order},".encode())  # a netstring
+            answer = b""
+            while b'"response":true' not in answer.replace(b" ", b""):
+                received = control.recv(65535)
+                if not received:
+                    raise ProgramFailed(f"baresip has closed its control port\n{self.program.text}")
+                answer += received
+        if b'"ok":true' not in answer.replace(b" ", b""):
+            raise ProgramFailed(f"baresip did not {command}: {answer!r}\n{self.program.text}")
+
+    def quit(self) -> None:
+        """
+        Have it end as a user's Ctrl-C does: it takes its binding back first.
+        """
+        self.program.interrupt()
+        self.program.wait(TIMEOUT)
