@@ -25,7 +25,7 @@ from array import array
 from collections import deque
 from dataclasses import dataclass
 
-__all__ = ["LoadFailed", "LoadResult", "Messages", "UserAgents", "run_load"]
+__all__ = ["LoadFailed", "LoadResult", "Messages", "UserAgents", "percentile", "run_load"]
 
 #: What every branch begins with: RFC 3261 §8.1.1.7. The number of the request follows in eight digits.
 BRANCH_COOKIE = b"z9hG4bK"
@@ -81,15 +81,6 @@ class LoadResult:
         """
         return (self.succeeded + self.refused) / self.seconds
 
-    def percentile(self, percent: float) -> float:
-        """
-        @param percent: 0 to 100.
-        @return: the latency in seconds that this share of the answers did not exceed.
-        """
-        if not self.latencies:
-            return float("nan")
-        return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * percent / 100))]
-
     def check(self) -> LoadResult:
         """
         @return: itself, when every request was answered as expected.
@@ -101,6 +92,17 @@ class LoadResult:
                 f"{self.lost} never answered; first unexpected answer: {self.example[:300]!r}"
             )
         return self
+
+
+def percentile(latencies: array[float], percent: float) -> float:
+    """
+    @param latencies: seconds, sorted.
+    @param percent: 0 to 100.
+    @return: the one that this share of them does not exceed.
+    """
+    if not latencies:
+        return float("nan")
+    return latencies[min(len(latencies) - 1, int(len(latencies) * percent / 100))]
 
 
 @dataclass(frozen=True)
@@ -385,7 +387,7 @@ def main(arguments: list[str]) -> int:
         result = run_load(agents, messages, options.window, options.rate, timeout=options.timeout)
     print(
         f"{options.mode}: {result.count} of {messages.size:.0f} bytes in {result.seconds:.2f} s, {result.rate:.0f}/s, "
-        f"p50 {result.percentile(50) * 1e3:.2f} ms, p99 {result.percentile(99) * 1e3:.2f} ms, "
+        f"p50 {percentile(result.latencies, 50) * 1e3:.2f} ms, p99 {percentile(result.latencies, 99) * 1e3:.2f} ms, "
         f"200: {result.succeeded}, refused: {result.refused}, lost: {result.lost}, sent again: {result.resent}"
     )
     if result.example:

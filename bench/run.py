@@ -22,13 +22,25 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import idle_tcp
 import stalled_tcp
-from load import LoadFailed, LoadResult, Messages, UserAgents, run_load
+from call_works import (
+    measure_calls,
+    measure_digest,
+    measure_idle_tls,
+    measure_plain,
+    measure_tls,
+    start_calls,
+    start_digest,
+)
+from calls import WINDOW
+from clocks import Clocks
+from load import LoadFailed, LoadResult, Messages, UserAgents, percentile, run_load
 from servers import CHECKOUT, SERVERS, Server, ServerFailed, SipdmqNode, own_host, version_of
 
 #: The parts in the order of the table, with what stands in its first column.
@@ -42,7 +54,17 @@ WORKS = {
     "latency": "answer at {rate:,.0f} REGISTER/s, {count:,} different users",
     "idle-tcp": "resident memory per idle TCP connection",
     "stalled-tcp": "a new TCP client's OPTIONS, beside {stalled} connections with half a message",
+    "digest-refresh": "refresh REGISTER with digest, nonce reused",
+    "digest-first": "first REGISTER with digest: 401 and then 200, both together",
+    "calls": "INVITE–180–200–ACK–BYE–200 with Record-Route, no digest: a call",
+    "trying": "100 Trying at {call_rate:,.0f} calls/s",
+    "tls-register": "REGISTER over kept connections, TLS 1.3 beside TCP",
+    "tls-idle": "resident memory per idle TLS connection",
+    "tls-plain": "refresh REGISTER over UDP, with [tls] beside without",
 }
+
+#: Of the rows with CPU time and rate: their cells look alike.
+THROUGHPUT = frozenset({"register", "refresh", "options", "digest-refresh", "digest-first", "calls"})
 
 #: Users that register before anything is measured: the server then has loaded and allocated what it needs once.
 WARM_USERS = 1000
@@ -71,6 +93,7 @@ class Plan:
     @ivar rate: requests per second of the latency run.
     @ivar connections: idle TCP connections.
     @ivar stalled: connections with half a message.
+    @ivar call_rate: calls per second of the run at a fixed rate.
     @ivar repeat: how often each run is made.
     """
 
@@ -81,6 +104,7 @@ class Plan:
     rate: float
     connections: int
     stalled: int
+    call_rate: float
     repeat: int
     server_core: int | None
 
@@ -99,15 +123,6 @@ def say(text: str) -> None:
     Progress.
     """
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def busy_seconds() -> float:
-    """
-    @return: seconds for which the machine's cores were not idle since it started, those that the hypervisor gave to
-        others ("steal") included.
-    """
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, _lines("/proc/stat")[0].split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -180,14 +195,10 @@ class Session:
         """
         Have all messages answered, and look at the clocks around it.
         """
-        before, own_before, all_before = self.server.cpu_seconds(), time.process_time(), busy_seconds()
-        start = time.monotonic()
+        clocks = Clocks(self.server)
         result = self.load(messages, rate)
-        wall = time.monotonic() - start
-        used = self.server.cpu_seconds() - before
-        own = time.process_time() - own_before
-        others = max(0.0, busy_seconds() - all_before - used - own) / (wall * (os.cpu_count() or 1))
-        return Timed(result, used / result.count * 1e6, own / result.count * 1e6, others)
+        cost = clocks.read()
+        return Timed(result, cost.cpu / result.count * 1e6, cost.own / result.count * 1e6, cost.others)
 
     def forget(self, since: float) -> None:
         """
@@ -269,7 +280,7 @@ def measure_latency(plan: Plan, server: Server) -> dict[str, Numbers]:
         result = timed.result
         return {
             "latency": (
-                *(result.percentile(50), result.percentile(99), result.percentile(100)),
+                *(percentile(result.latencies, percent) for percent in (50, 99, 100)),
                 *(result.resent, result.lost, timed.others),
             )
         }
@@ -309,6 +320,11 @@ RUNS = (
     (measure_latency, ("latency",)),
     (measure_idle, ("idle-tcp",)),
     (measure_stalled, ("stalled-tcp",)),
+    (measure_digest, ("digest-refresh", "digest-first")),
+    (measure_calls, ("calls", "trying")),
+    (measure_tls, ("tls-register",)),
+    (measure_idle_tls, ("tls-idle",)),
+    (measure_plain, ("tls-plain",)),
 )
 
 
@@ -317,9 +333,22 @@ def write_cell(plan: Plan, work: str, numbers: Numbers) -> str:
     @param numbers: what the run of this work returned.
     @return: a cell of the table, with units.
     """
-    if work in ("register", "refresh", "options"):
-        cell = f"{numbers[0]:.1f} µs, {numbers[1] / 1000:.1f}k/s"
+    if work in THROUGHPUT:
+        rate = f"{numbers[1] / 1000:.1f}k/s" if numbers[1] >= 5000 else f"{numbers[1]:,.0f}/s"
+        cell = f"{numbers[0]:.1f} µs, {rate}"
+        if work == "calls" and numbers[4]:
+            cell += f", {numbers[4]:.0f} sent again"
         return cell + write_others(numbers[3])
+    if work == "trying":
+        cell = f"p50 {numbers[0] * 1e3:.2f} ms, p99 {numbers[1] * 1e3:.2f} ms, longest {numbers[2] * 1e3:.1f} ms; "
+        cell += f"to the 200 p50 {numbers[3] * 1e3:.2f} ms, p99 {numbers[4] * 1e3:.2f} ms; {numbers[6]:.0f} µs a call"
+        cell += f", {numbers[5]:.0f} sent again" if numbers[5] else ""
+        cell += f", {numbers[8]:.0f} without a 100" if numbers[8] else ""
+        return cell + write_others(numbers[7])
+    if work in ("tls-register", "tls-plain"):
+        return (
+            f"{numbers[1]:.1f} beside {numbers[0]:.1f} µs: {numbers[2]:.2f} × ({numbers[3]:.2f} to {numbers[4]:.2f})"
+        )
     if work in ("memory", "bindings"):
         return f"{numbers[0] / 1000:.2f} kB"
     if work == "transactions":
@@ -333,7 +362,7 @@ def write_cell(plan: Plan, work: str, numbers: Numbers) -> str:
         cell += f", {numbers[3]:.0f} sent again" if numbers[3] else ""
         cell += f", {numbers[4]:.0f} never answered" if numbers[4] else ""
         return cell + write_others(numbers[5])
-    if work == "idle-tcp":
+    if work in ("idle-tcp", "tls-idle"):
         return f"{numbers[0] / 1000:.1f} kB ({numbers[1]:.0f} of {plan.connections} open)"
     return (
         f"without p50 {numbers[0] * 1e3:.2f} ms, p99 {numbers[1] * 1e3:.2f} ms; beside p50 {numbers[2] * 1e3:.2f} ms, "
@@ -361,7 +390,7 @@ def write_table(plan: Plan, found: dict[str, dict[str, list[Numbers]]]) -> str:
     for work, title in WORKS.items():
         if not any(work in found[name] for name in names):
             continue
-        cells = [title.format(count=plan.count, rate=plan.rate, stalled=plan.stalled)]
+        cells = [title.format(count=plan.count, rate=plan.rate, stalled=plan.stalled, call_rate=plan.call_rate)]
         for name in names:
             runs = found[name].get(work)
             medians = tuple(statistics.median(numbers) for numbers in zip(*runs)) if runs else ()
@@ -392,8 +421,10 @@ def conditions(plan: Plan) -> str:
         f"{model}, {os.cpu_count()} cores, {int(memory) / 1e6:.0f} GB; {platform.system()} {platform.release()}",
         f"{platform.python_implementation()} {platform.python_version()}, Twisted {twisted}",
         f"{kamailio}; one UDP worker, bindings in memory, stateless REGISTER (bench/kamailio.cfg)",
+        "Kamailio with digest and calls: bench/kamailio-calls.cfg, with the one password of all users in it",
         f"servers on core {plan.server_core}, generator on another; at most {plan.window} unanswered requests",
-        f"REGISTER of about 470 bytes, OPTIONS of about 340; each run {plan.repeat} times, medians",
+        f"REGISTER of about 470 bytes, OPTIONS of about 340, INVITE of 950; each run {plan.repeat} times, medians",
+        f"digest: MD5, qop=auth, {plan.count // 5:,} users; at most {WINDOW} calls open, their generator never sleeps",
         "CPU time: user and system, of all processes of the server; memory: PSS without files, likewise",
     )
     return "\n".join(f"- {fact}" for fact in facts)
@@ -417,31 +448,44 @@ def profile(plan: Plan, server: Server) -> str:
     if spy is None:
         return "No profile: py-spy is not installed.\n"
     parts = []
-    with Session(plan, server) as session, tempfile.TemporaryDirectory(prefix="sipdmq-bench-") as directory:
+    with Session(plan, server) as session:
         session.warm()
         for work, messages in (
             ("register", session.agents.registers(plan.count)),
             ("refresh", session.agents.registers(plan.count, cseq=2)),
             ("options", session.agents.options(plan.count)),
         ):
-            if not plan.wants(server, work):
-                continue
-            stacks = Path(directory) / work
-            command = [spy, "record", "--pid", str(server.pid), "--format", "raw", "--output", str(stacks)]
-            with subprocess.Popen(
-                [*command, "--rate", "500", "--duration", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            ) as recorder:
-                try:
-                    time.sleep(2)  # until it has attached
-                    session.load(messages)
-                finally:
-                    recorder.send_signal(signal.SIGINT)  # it writes its file then
-                    try:
-                        recorder.wait(20)
-                    except subprocess.TimeoutExpired:
-                        recorder.kill()
-            parts.append(f"### {work}\n\n{_write_profile(stacks)}")
+            if plan.wants(server, work):
+                parts.append(_record(spy, server, work, lambda messages=messages: session.load(messages)))
+    for work, start in (("digest-refresh", start_digest), ("calls", start_calls)):
+        if plan.wants(server, work):
+            another = type(server)(*server.address, core=plan.server_core)
+            with start(another, plan.count // 5) as run:
+                parts.append(_record(spy, another, work, run))
     return "\n".join(parts)
+
+
+def _record(spy: str, server: Server, work: str, run: Callable[[], object]) -> str:
+    """
+    @param run: the load.
+    @return: the profile of the server meanwhile, in Markdown.
+    """
+    with tempfile.TemporaryDirectory(prefix="sipdmq-bench-") as directory:
+        stacks = Path(directory) / work
+        command = [spy, "record", "--pid", str(server.pid), "--format", "raw", "--output", str(stacks)]
+        with subprocess.Popen(
+            [*command, "--rate", "500", "--duration", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as recorder:
+            try:
+                time.sleep(2)  # until it has attached
+                run()
+            finally:
+                recorder.send_signal(signal.SIGINT)  # it writes its file then
+                try:
+                    recorder.wait(20)
+                except subprocess.TimeoutExpired:
+                    recorder.kill()
+        return f"### {work}\n\n{_write_profile(stacks)}"
 
 
 def _write_profile(stacks: Path) -> str:
@@ -489,6 +533,7 @@ def read_arguments(arguments: list[str]) -> tuple[Plan, str | None]:
     parser.add_argument("--rate", type=float, default=5000.0, help="of the latency run, per second (default 5000)")
     parser.add_argument("--connections", type=int, default=2000, help="idle TCP connections (default %(default)s)")
     parser.add_argument("--stalled", type=int, default=200, help="stalled TCP connections (default %(default)s)")
+    parser.add_argument("--call-rate", type=float, default=500.0, help="of the run for 'trying' (default %(default)s)")
     parser.add_argument("--repeat", type=int, default=1, help="repetitions, the median is shown (default %(default)s)")
     parser.add_argument(
         "--profile",
@@ -517,6 +562,7 @@ def read_arguments(arguments: list[str]) -> tuple[Plan, str | None]:
         rate=options.rate,
         connections=options.connections,
         stalled=options.stalled,
+        call_rate=options.call_rate,
         repeat=options.repeat,
         server_core=server_core,
     )
@@ -550,7 +596,7 @@ def main(arguments: list[str]) -> int:
             try:
                 for work, numbers in run(plan, server).items():
                     found[name].setdefault(work, []).append(numbers)
-                    generator = f"; generator {numbers[2]:.1f} µs" if work in ("register", "refresh", "options") else ""
+                    generator = f"; generator {numbers[2]:.1f} µs" if work in THROUGHPUT else ""
                     say(f"  {work}: {write_cell(plan, work, numbers)}{generator}")
             except (LoadFailed, ServerFailed, OSError) as error:
                 # The other servers and runs can still be measured.

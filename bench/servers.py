@@ -8,6 +8,7 @@ C{/proc/PID/smaps_rollup}, both over the process that was started and all its de
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -74,6 +75,9 @@ class Server:
         """
         self.address = (host, port)
         self._core = core
+        #: Users whose REGISTERs are to be challenged, and the password of them all.
+        self._users: tuple[str, ...] = ()
+        self._password = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = ""
         #: Logged by the server: shown when it fails.
@@ -93,6 +97,26 @@ class Server:
         @return: the command that runs it in the foreground.
         """
         raise NotImplementedError
+
+    def with_calls(self) -> Server:
+        """
+        Not yet started: have it pass calls on, if it does not anyway.
+
+        @return: itself.
+        """
+        return self
+
+    def with_passwords(self, users: Iterable[str], password: str) -> Server:
+        """
+        Not yet started: have it ask REGISTERs for a password (MD5, qop=auth).
+
+        @param users: who may register.
+        @param password: of each of them.
+        @return: itself.
+        """
+        self._users = tuple(users)
+        self._password = password
+        return self
 
     # Starting and stopping.
 
@@ -237,6 +261,7 @@ class SipdmqNode(Server):
     title = "sipdmq"
     works = frozenset(
         {"register", "refresh", "options", "memory", "bindings", "transactions", "latency", "idle-tcp", "stalled-tcp"}
+        | {"digest-first", "digest-refresh", "calls", "trying", "tls-register", "tls-idle", "tls-plain"}
     )
     transaction_lifetime = 32.0  # RFC 3261 §17.2.2, timer J: 64 * T1
 
@@ -262,8 +287,19 @@ class SipdmqNode(Server):
     def command(self, directory: Path) -> list[str]:
         host, port = self.address
         sections: dict[str, dict[str, str]] = {
-            "node": {"listen": f"udp:{host}:{port}\n    tcp:{host}:{port}", "domains": host}
+            "node": {"listen": f"udp:{host}:{port}\n    tcp:{host}:{port}", "domains": host},
+            "auth": {"enable": "no"},
         }
+        if self._users:
+            users = directory / "users"
+            # What sipdmq-users writes, for one algorithm.
+            users.write_text(
+                "".join(
+                    f"{user}:{host}:MD5:{hashlib.md5(f'{user}:{host}:{self._password}'.encode()).hexdigest()}\n"
+                    for user in self._users
+                )
+            )
+            sections["auth"] = {"enable": "yes", "users": str(users)}
         for section, keys in self._settings.items():
             sections.setdefault(section, {}).update(keys)
         ini = directory / "node.ini"
@@ -283,8 +319,19 @@ class Kamailio(Server):
 
     name = "kamailio"
     title = "Kamailio, default allocator"
-    works = frozenset({"register", "refresh", "options", "memory", "latency", "idle-tcp", "stalled-tcp"})
+    works = frozenset(
+        {"register", "refresh", "options", "memory", "latency", "idle-tcp", "stalled-tcp"}
+        | {"digest-first", "digest-refresh", "calls", "trying"}
+    )
     allocator: tuple[str, ...] = ()
+    _config = "kamailio.cfg"
+
+    def with_calls(self) -> Server:
+        self._config = "kamailio-calls.cfg"
+        return self
+
+    def with_passwords(self, users: Iterable[str], password: str) -> Server:
+        return super().with_passwords(users, password).with_calls()  # the configuration has both
 
     def missing(self) -> str:
         return "" if shutil.which("kamailio") else "kamailio is not installed"
@@ -293,11 +340,12 @@ class Kamailio(Server):
         listen = f"{self.address[0]}:{self.address[1]}"
         return [
             shutil.which("kamailio") or "kamailio",
-            *("-f", str(BENCH / "kamailio.cfg"), "-DD", "-E"),  # -DD: the first process stays the parent of all
+            *("-f", str(BENCH / self._config), "-DD", "-E"),  # -DD: the first process stays the parent of all
             *("-w", str(directory), "-Y", str(directory), "-P", str(directory / "pid")),
             *("-m", "2048", "-M", "64"),
             *self.allocator,
             *("-A", f"LISTEN_UDP=udp:{listen}", "-A", f"LISTEN_TCP=tcp:{listen}"),
+            *(("-A", f'PASSWORD="{self._password}"') if self._password else ()),
         ]
 
 

@@ -1,0 +1,229 @@
+"""
+What a call costs that nobody goes on with: resident memory of the node for each open INVITE, and what is left of them
+when their timers are over.
+
+Three kinds: the callee rings and never answers; the callee says nothing; the caller came over TCP, and his connection
+is gone. Each kind twice on one node: what the second round takes beyond the first one was not freed.
+
+    python bench/half_open.py --count 10000
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from servers import SipdmqNode, own_host
+
+__all__ = ["KINDS", "HalfOpenResult", "measure", "node"]
+
+KINDS = ("ringing", "silent", "vanished")
+
+#: INVITEs in a second: fast enough to have them open together, slow enough for the callee to keep up.
+RATE = 800
+
+#: Seconds: 64 × T1 ends an INVITE that nobody answers, timer C one that rings.
+T1 = 0.5
+TIMER_C = 20.0
+
+#: Seconds that everything may take to be forgotten: timer C, 64 × T1 for the CANCEL and again for the ACK, timer D.
+FORGOTTEN_AFTER = TIMER_C + 2 * 64 * T1 + 32 + 10
+
+#: Calls in one connection of a caller who vanishes.
+PER_CONNECTION = 100
+
+_SDP = (
+    b"v=0\r\no=- 1 1 IN IP4 192.0.2.7\r\ns=-\r\nc=IN IP4 192.0.2.7\r\nt=0 0\r\nm=audio 49170 RTP/AVP 8 0 101\r\n"
+    b"a=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n"
+)
+_TABLES = ("proxy.contexts", "transaction.servers", "transaction.clients", "transaction.completed")
+
+
+@dataclass(frozen=True)
+class HalfOpenResult:
+    """
+    @ivar opened: INVITEs that were open together when memory was measured.
+    @ivar bytes_each: resident bytes of the node for each of them, the first time.
+    @ivar bytes_again: what the second round added to the first one's most, for each.
+    @ivar left: what the tables of the node hold in the end.
+    """
+
+    kind: str
+    opened: int
+    bytes_each: float
+    bytes_again: float
+    left: dict[str, int]
+
+
+def node(host: str) -> SipdmqNode:
+    """
+    A node to be measured, not yet started.
+    """
+    return SipdmqNode(
+        host, settings={"timers": {"t1": f"{T1:g}", "c": f"{TIMER_C:g}"}, "calls": {"record_file": "calls.jsonl"}}
+    )
+
+
+def _numbers(server: SipdmqNode) -> dict[str, int]:
+    """
+    What the node tells of itself.
+    """
+
+    def lines() -> list[str]:
+        return re.findall(r"snapshot: (.*)", server._log.read_text(errors="replace"))
+
+    seen = len(lines())
+    os.kill(server.pid, signal.SIGUSR2)
+    for _ in range(200):
+        time.sleep(0.05)
+        if len(lines()) > seen:
+            return {name: int(float(value)) for name, value in re.findall(r"(\S+)=(\S+)", lines()[-1])}
+    raise TimeoutError("SIGUSR2 brought no snapshot")
+
+
+def _message(first: str, mark: str, via: str, more: tuple[str, ...], body: bytes = b"") -> bytes:
+    method = first.split()[0]
+    lines = (
+        first,
+        f"Via: SIP/2.0/{via};branch=z9hG4bK{mark};rport",
+        "Max-Forwards: 70",
+        f"From: \"A Caller\" <sip:caller@elsewhere.invalid>;tag={mark}",
+        f"To: <{first.split()[1]}>",
+        f"Call-ID: {mark}@192.0.2.7",
+        f"CSeq: 1 {method}",
+        *more,
+        f"Content-Length: {len(body)}",
+    )
+    return "\r\n".join((*lines, "", "")).encode() + body
+
+
+@contextmanager
+def _callee(server: SipdmqNode, rings: bool) -> Iterator[None]:
+    """
+    A phone that is registered as bob, and at most rings.
+    """
+    phone = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    phone.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**24)
+    phone.bind((server.address[0], 0))
+    host, port = phone.getsockname()
+    domain = server.address[0]
+    contact = (f"Contact: <sip:bob@{host}:{port}>", "Expires: 7200")
+    register = _message(f"REGISTER sip:{domain} SIP/2.0", "register", f"UDP {host}:{port}", contact)
+    phone.sendto(register.replace(f"To: <sip:{domain}>".encode(), f"To: <sip:bob@{domain}>".encode()), server.address)
+    if not phone.recv(65535).startswith(b"SIP/2.0 200"):
+        raise ConnectionError("bob could not register")
+    is_over = threading.Event()
+
+    def ring() -> None:
+        phone.settimeout(0.2)
+        while not is_over.is_set():
+            try:
+                request = phone.recv(65535)
+            except TimeoutError:
+                continue
+            if rings and request.startswith(b"INVITE "):
+                head = request.partition(b"\r\n\r\n")[0].split(b"\r\n")
+                kept = [line for line in head if re.match(rb"Via|From|To|Call-ID|CSeq|Record-Route", line)]
+                kept = [line + b";tag=b" if line.startswith(b"To:") else line for line in kept]
+                lines = [b"SIP/2.0 180 Ringing", *kept, b"Content-Length: 0", b"", b""]
+                phone.sendto(b"\r\n".join(lines), server.address)
+
+    thread = threading.Thread(target=ring)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        phone.close()
+
+
+def _call(server: SipdmqNode, count: int, is_stream: bool, mark: str) -> None:
+    """
+    Send so many INVITEs; nobody reads the answers.
+    """
+    uri = f"sip:bob@{server.address[0]}"
+    caller: socket.socket | None = None
+    start = time.monotonic()
+    for number in range(count):
+        if caller is None or (is_stream and number % PER_CONNECTION == 0):
+            if caller is not None:
+                caller.close()
+            kind = socket.SOCK_STREAM if is_stream else socket.SOCK_DGRAM
+            caller = socket.socket(socket.AF_INET, kind)
+            caller.bind((server.address[0], 0))
+            caller.connect(server.address)
+        host, port = caller.getsockname()
+        via = f"{'TCP' if is_stream else 'UDP'} {host}:{port}"
+        contact = f"Contact: <sip:caller@{host}:{port}>"
+        more = (contact, "Allow: INVITE, ACK, CANCEL, BYE, UPDATE", "Content-Type: application/sdp")
+        caller.sendall(_message(f"INVITE {uri} SIP/2.0", f"{mark}x{number}", via, more, _SDP))
+        time.sleep(max(0.0, start + number / RATE - time.monotonic()))
+    if caller is not None:
+        caller.close()
+
+
+def _wait_until_empty(server: SipdmqNode) -> dict[str, int]:
+    """
+    @return: what is left after the time that it may take.
+    """
+    deadline = time.monotonic() + FORGOTTEN_AFTER
+    while True:
+        numbers = _numbers(server)
+        left = {name: numbers[name] for name in _TABLES if numbers[name]}
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(2)
+
+
+def measure(server: SipdmqNode, kind: str, count: int) -> HalfOpenResult:
+    """
+    @param server: running.
+    """
+    rings, is_stream = kind != "silent", kind == "vanished"
+    with _callee(server, rings):
+        _call(server, 200, is_stream, "warm")
+        _wait_until_empty(server)
+        before = server.resident_bytes()
+        most = []
+        for turn in "ab":
+            _call(server, count, is_stream, turn)
+            time.sleep(1)
+            opened = _numbers(server)["transaction.servers"]
+            most.append(server.resident_bytes())
+            left = _wait_until_empty(server)
+    return HalfOpenResult(kind, opened, (most[0] - before) / max(1, opened), (most[1] - most[0]) / max(1, opened), left)
+
+
+def main(arguments: list[str]) -> int:
+    """
+    @return: the exit status: 1 when something is left.
+    """
+    parser = argparse.ArgumentParser(description="Memory of a node per open INVITE.")
+    parser.add_argument("--count", type=int, default=10_000, help="calls (default %(default)s)")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="default: all")
+    options = parser.parse_args(arguments)
+    status = 0
+    for kind in options.kind or KINDS:
+        with node(own_host(1)) as server:
+            result = measure(server, kind, options.count)
+        print(
+            f"{kind}: {result.bytes_each / 1000:.1f} kB for each of {result.opened} open INVITEs of {options.count}, "
+            f"{result.bytes_again / 1000:+.1f} kB in the second round; left in the tables: {result.left or 'nothing'}",
+            flush=True,
+        )
+        status |= bool(result.left)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
