@@ -1,7 +1,7 @@
 """
 Every exception of sipdmq. Each says who is at fault, and what to answer.
 
-L{ConfigError} is the operator's to mend, L{ParseError} the peer's fault, L{RequestRefused} a decision of ours,
+L{ConfigError} is the operator's to mend, L{ParseError} and L{DecodeError} the peer's fault, L{RequestRefused} a decision of ours,
 L{UnreachableError} the network's doing, and L{TransactionStateError} our own mistake.
 """
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigError",
+    "DecodeError",
     "ParseError",
     "RequestRefused",
     "SipDmqError",
@@ -69,6 +70,18 @@ class ParseError(SipDmqError):
 
     def __str__(self) -> str:
         return f"{self.status} {self.reason}"
+
+
+class DecodeError(SipDmqError):
+    """
+    The body of a message between nodes cannot be read: the other node's fault. Nothing of it was applied.
+
+    @ivar reason: C{str}, for the log.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class RequestRefused(SipDmqError):

@@ -6,33 +6,50 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import signal
 import socket
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.names.client import createResolver
 
+from sipdmq import __version__
+from sipdmq.calls.file import record_path
+from sipdmq.calls.service import CallRecords
 from sipdmq.config import NodeConfig
+from sipdmq.core.auth import Authenticator
+from sipdmq.core.credentials import FileCredentials
 from sipdmq.core.dispatch import Dispatcher
 from sipdmq.core.domains import Domains
+from sipdmq.core.functions import NodeFunctions
+from sipdmq.core.keys import derive_key, read_secret
+from sipdmq.core.load import load_policy
+from sipdmq.core.routes import RouteCookies
+from sipdmq.core.targets import BindingTargets
 from sipdmq.errors import ConfigError, UnreachableError
+from sipdmq.gateways.service import Gateways
 from sipdmq.interfaces.inspection import IInspectable
-from sipdmq.records import Listener, Source
+from sipdmq.proxy.service import Proxy
+from sipdmq.records import Listener, Protocol, Source
 from sipdmq.registrar.bindings import RegisterLimits
 from sipdmq.registrar.service import Registrar
 from sipdmq.registrar.store import MemoryLocationStore
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Request, Response
 from sipdmq.sip.timers import TimerValues
+from sipdmq.sip.uri import SipURI, format_host
 from sipdmq.transaction.layer import TransactionLayer
 from sipdmq.transport.bind import advertised, bind_listener, family_of
 from sipdmq.transport.layer import TransportLayer
 from sipdmq.transport.resolve import TargetResolver
+
+if TYPE_CHECKING:
+    from sipdmq.transport.tls import TlsContexts
 
 __all__ = ["Node", "makeNode", "steady_epoch"]
 
@@ -67,17 +84,29 @@ class Node(Service):
         transport: TransportLayer,
         transactions: TransactionLayer,
         store: MemoryLocationStore,
-        resolver: TargetResolver,
+        proxy: Proxy,
+        gateways: Gateways,
+        calls: CallRecords,
+        dispatcher: Dispatcher,
+        others: Sequence[IInspectable],
     ) -> None:
         """
         @param sockets: bound, in the order of the transport's listeners.
+        @param others: what has numbers to show, but is neither started nor stopped.
         """
         self._reactor = reactor
         self._sockets = sockets
         self.transport = transport
         self.transactions = transactions
         self.store = store
-        self.resolver = resolver
+        self.proxy = proxy
+        self._gateways = gateways
+        self._calls = calls
+        self._dispatcher = dispatcher
+        self._parts = [
+            IInspectable(part)
+            for part in (transport, transactions, store, proxy, gateways, calls, dispatcher, *others)
+        ]
         self._signal: Any = None
 
     def snapshot(self) -> dict[str, int | float]:
@@ -85,8 +114,8 @@ class Node(Service):
         The numbers of all parts (L{IInspectable}).
         """
         numbers: dict[str, int | float] = {}
-        for part in (self.transport, self.transactions, self.store):
-            numbers.update(IInspectable(part).snapshot())
+        for part in self._parts:
+            numbers.update(part.snapshot())
         return numbers
 
     def startService(self) -> None:
@@ -98,6 +127,7 @@ class Node(Service):
         gc.freeze()  # what is there now stays: modules, tables, patterns
         gc.set_threshold(*GC_THRESHOLDS)
         self.transport.start(self._reactor, self._sockets)
+        self._gateways.start()
         self._signal = signal.signal(signal.SIGUSR2, lambda *_: self._reactor.callFromThread(self.log_snapshot))
 
     def log_snapshot(self) -> None:
@@ -117,6 +147,10 @@ class Node(Service):
         if self._signal is not None:
             signal.signal(signal.SIGUSR2, self._signal)
             self._signal = None
+        self._dispatcher.stop()
+        self._gateways.stop()
+        self.proxy.stop()
+        self._calls.stop()
         self.store.stop()
         self.transactions.stop()
         return self.transport.stop()
@@ -140,61 +174,102 @@ def _open(config: NodeConfig) -> tuple[list[Listener], list[socket.socket]]:
     return listeners, sockets
 
 
+def _tls_contexts(config: NodeConfig, reactor: Any) -> TlsContexts | None:
+    """
+    @raise ConfigError: a file cannot be used.
+    """
+    if not any(listener.protocol is Protocol.TLS for listener in config.node.listen):
+        return None
+    from sipdmq.transport.tls import TlsContexts  # OpenSSL and service_identity: only for who needs them
+
+    return TlsContexts(config.path, config.tls, config.tls_domains, reactor)
+
+
 def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     """
     Build a node and bind its ports.
 
     @param reactor: C{IReactorTime}, C{IReactorTCP}, C{IReactorSocket}, C{IReactorFromThreads}
     @return: a service to start and stop; its child C{"node"} is the L{Node}.
-    @raise ConfigError: a port cannot be bound.
+    @raise ConfigError: a port cannot be bound, a certificate or the users not be read, the policy not be loaded.
     """
-    listeners, sockets = _open(config)
     ids = Ids(os.urandom)
     now = steady_epoch()
-    limits = config.limits
+    secret = read_secret(config.auth.secret, os.urandom)
+    policy = load_policy(config)
+    credentials = FileCredentials(config.beside(config.auth.users), now) if config.auth.enable else None
+    calls_path = record_path(config)
+    tls = _tls_contexts(config, reactor)
+    listeners, sockets = _open(config)
+
     addresses = {(each.host, each.port) for each in listeners}
     addresses |= {(each.advertise_host, each.advertise_port) for each in listeners}
     domains = Domains(config.node.domains, dict(config.node.aliases), sorted(addresses))
 
-    transport = TransportLayer(reactor, reactor, ids, listeners, limits)
-    transactions = TransactionLayer(
-        reactor,
+    def is_ours(uri: SipURI) -> bool:
+        return domains.domain_of(uri) is not None
+
+    # transports and transactions
+    transport = TransportLayer(reactor, reactor, ids, listeners, config.limits, tls)
+    timers = TimerValues(config.timers.t1, config.timers.t2, config.timers.t4)
+    transactions = TransactionLayer(reactor, ids, timers, config.limits.transactions, config.limits.completed_bytes)
+    families = list(dict.fromkeys(family_of(each.host) for each in listeners))
+    dns = createResolver(servers=list(config.dns.servers) or None)
+    resolver = TargetResolver(dns, reactor, {each.protocol for each in listeners}, families, config.dns.timeout)
+
+    # services
+    cookies = RouteCookies(derive_key(secret, "record-route"))
+    store = MemoryLocationStore(reactor, now, config.limits.tombstones)
+    limits = config.registrar
+    registrar = Registrar(
+        store,
+        domains,
+        RegisterLimits(limits.min_expires, limits.default_expires, limits.max_expires, limits.max_contacts),
         ids,
-        TimerValues(config.timers.t1, config.timers.t2, config.timers.t4),
-        limits.transactions,
-        limits.completed_bytes,
+        now,
     )
+    gateways = Gateways(
+        reactor,
+        config.gateways,
+        transactions,
+        resolver,
+        ids,
+        random.random,
+        f"sip:{format_host(domains.main)}",
+        f"sipdmq/{__version__}",
+    )
+    flows = transport.connections
+    targets = BindingTargets(listeners, flows, resolver)
+    proxy = Proxy(reactor, transactions, resolver, targets, flows, listeners, ids, cookies, is_ours, config.timers.c)
+    proxy.report_to(gateways)
+    calls = CallRecords(reactor, now, config.calls, calls_path, getattr(policy, "call_finished", None))
+    if calls_path or hasattr(policy, "call_finished"):
+        proxy.watch_calls(calls)
+
+    # what decides where a request goes
+    others: list[Any] = []
+    authenticator = None
+    if credentials is not None:
+        key = derive_key(secret, "nonce")
+        authenticator = Authenticator(credentials, domains, key, config.auth, os.urandom, now)
+        others += [credentials, authenticator]
+    else:
+        log.warn("[auth] enable = no: whoever reaches this node can register as any user, and calls as anybody")
+    functions = NodeFunctions(domains, store, registrar, proxy, gateways, authenticator, credentials)
 
     def respond_to_source(request: Request, response: Response, source: Source) -> None:
         transactions.send_stateless(response, transport.response_target(request, source))
 
-    dispatcher = Dispatcher(domains, ids, respond_to_source)
-    store = MemoryLocationStore(reactor, now, limits.tombstones)
-    registrar = config.registrar
-    dispatcher.add_service(
-        "REGISTER",
-        Registrar(
-            store,
-            domains,
-            RegisterLimits(
-                registrar.min_expires, registrar.default_expires, registrar.max_expires, registrar.max_contacts
-            ),
-            ids,
-            now,
-        ),
-    )
+    dispatcher = Dispatcher(reactor, domains, ids, cookies, respond_to_source, authenticator is not None)
+    dispatcher.allow("REGISTER")
+    dispatcher.connect(policy, functions, proxy)
     transport.connect(transactions)
     transactions.connect(transport, dispatcher)
-    families = list(dict.fromkeys(family_of(each.host) for each in listeners))
-    resolver = TargetResolver(
-        createResolver(servers=list(config.dns.servers) or None),
-        reactor,
-        {each.protocol for each in listeners},
-        families,
-        config.dns.timeout,
-    )
+
     service = MultiService()
-    node = Node(reactor, sockets, transport, transactions, store, resolver)
+    node = Node(
+        reactor, sockets, transport, transactions, store, proxy, gateways, calls, dispatcher, others
+    )
     node.setName("node")
     node.setServiceParent(service)
     return service

@@ -199,14 +199,15 @@ class MemoryNode:
     @ivar node: the L{sipdmq.node.Node} in it.
     """
 
-    def __init__(self, case: SynchronousTestCase, config: NodeConfig) -> None:
+    def __init__(self, case: SynchronousTestCase, config: NodeConfig, hosts: bytes = b"/dev/null") -> None:
         """
         @param case: the node is stopped when it ends.
+        @param hosts: the path of a file of addresses and names, all that DNS knows.
         """
         self.reactor = MemoryReactor()
         case.patch(composition, "bind_listener", self.reactor.bind)
         case.patch(composition, "steady_epoch", lambda: lambda: EPOCH + self.reactor.seconds())
-        case.patch(composition, "createResolver", lambda servers: HostsResolver(b"/dev/null"))
+        case.patch(composition, "createResolver", lambda servers: HostsResolver(hosts))
         # It is the process's, not the node's: for the tests it shall stay as it is.
         case.patch(composition, "gc", _NoGarbageCollector)
         self.service = composition.makeNode(config, self.reactor)

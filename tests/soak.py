@@ -1,5 +1,6 @@
 """
-A running node under thousands of bad messages: it goes on answering, logs no traceback, and forgets them all.
+A running node under thousands of bad messages, single ones and such in running calls: it goes on answering, logs no
+traceback, and forgets them all.
 
 C{python -m tests.soak [--seed N] [--messages 10000]}; C{make soak} calls it. Prints its seed, so that a run can be
 repeated, and every number that it judged. Exit status 1 when one of them is wrong.
@@ -8,37 +9,53 @@ repeated, and every number that it judged. Exit status 1 when one of them is wro
 from __future__ import annotations
 
 import argparse
-import collections
 import itertools
 import os
 import random
-import re
 import signal
-import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.digest_client import DigestClient, hash_of
 from tests.interop.programs import NodeProcess, ProgramFailed
+from tests.link import Link
+from tests.mutated_calls import Callee, Caller
 from tests.mutations import Mutations
+from tests.strangers import STATUS, Strangers
 
 __all__ = ["Soak", "SoakResult"]
 
-SETTINGS: Mapping[str, Mapping[str, str]] = {
+SETTINGS = {
+    # Short, so that a call that nobody goes on with is over soon: its timer C, 64 × T1 for what we cancelled, and as
+    # long for an ACK. Timer D stays at 32 s, as the standard demands.
+    "timers": {"t1": "0.1", "c": "3"},
     # What a mutated REGISTER rightly registers is gone soon, too.
     "registrar": {"min_expires": "1", "default_expires": "2", "max_expires": "3"},
+    # Tombstones are kept for 32 s whatever T1 is; connections that the node has opened, until nobody uses them.
+    "limits": {"tombstones": "0", "idle_timeout": "20"},
+    "calls": {"record_file": "calls.jsonl", "max_duration": "20"},
+    "dns": {"timeout": "1"},
 }
 
 MUST_BE_EMPTY = (
-    "location.aors", "location.bindings", "location.tombstones", "transaction.clients", "transaction.completed",
-    "transaction.completed_bytes", "transaction.servers", "transport.connections", "transport.opening",
-    "transport.stalled",
+    "auth.nonces", "calls.open", "location.aors", "location.bindings", "location.tombstones", "policy.waiting",
+    "proxy.contexts", "transaction.clients", "transaction.completed", "transaction.completed_bytes",
+    "transaction.servers", "transport.connections", "transport.opening", "transport.stalled",
 )  # fmt: skip
 
+MUST_BE_ZERO = ("calls.records_lost", "policy.broken")
+"""What may not happen at all."""
+
+PASSWORDS = {"alice": "alice-secret", "bob": "bob-secret", "carol": "carol-secret"}
+QUIET = 35.0
+"""Seconds after the last message until the node must have forgotten everything."""
+
 MAX_ANSWER_TIME = 0.25
-"""Seconds that OPTIONS may take when all is over."""
+"""Seconds that OPTIONS may take."""
 
 MAX_GROWTH = 5 * 2**20
 """Bytes of resident memory above the baseline."""
@@ -53,31 +70,44 @@ class SoakResult:
     What was measured.
 
     @ivar answers: how many answers there were, by status code.
-    @ivar slowest: the longest wait for an OPTIONS between the bad messages, seconds.
-    @ivar answer_time: the wait for the one behind the last, seconds.
+    @ivar in_calls: how many bad requests and bad responses were sent in calls.
+    @ivar slowest: the longest wait for an OPTIONS, seconds.
     @ivar left: the numbers of the node that should be zero and are not.
+    @ivar numbers: all of them.
     @ivar baseline: resident bytes after the warming up.
     @ivar resident: resident bytes at the end.
     @ivar log: what the node wrote, as far as it is wrong.
     """
 
-    answers: collections.Counter[str] = field(default_factory=collections.Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    in_calls: tuple[int, int] = (0, 0)
     slowest: float = 0.0
-    answer_time: float = 0.0
     left: dict[str, float] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
     baseline: int = 0
     resident: int = 0
     log: str = ""
+
+    def __str__(self) -> str:
+        answers = ", ".join(f"{count} × {status}" for status, count in sorted(self.answers.items()))
+        counted = ("proxy.relayed", "calls.ended", "auth.accepted", "auth.refused", "transport.malformed")
+        numbers = ", ".join(f"{name} {self.numbers[name]:.0f}" for name in counted if name in self.numbers)
+        return (
+            f"answers: {answers}\n"
+            f"in calls: {self.in_calls[0]} bad requests, {self.in_calls[1]} bad responses; {numbers}\n"
+            f"OPTIONS: {self.slowest * 1000:.0f} ms at worst\n"
+            f"memory: {self.baseline / 2**20:.1f} MB before, {self.resident / 2**20:.1f} MB behind"
+        )
 
     def problems(self) -> list[str]:
         """
         @return: a sentence for each number that is wrong.
         """
         problems = []
-        if self.answer_time > MAX_ANSWER_TIME:
-            problems.append(f"OPTIONS took {self.answer_time:.3f} s, must take {MAX_ANSWER_TIME} s at most")
+        if self.slowest > MAX_ANSWER_TIME:
+            problems.append(f"OPTIONS took {self.slowest:.3f} s, must take {MAX_ANSWER_TIME} s at most")
         if self.left:
-            problems.append(f"the tables are not empty: {self.left}")
+            problems.append(f"not zero: {self.left}")
         if self.resident > self.baseline + MAX_GROWTH:
             problems.append(f"the memory grew by {(self.resident - self.baseline) / 2**20:.1f} MB")
         if self.log:
@@ -90,114 +120,117 @@ class Soak:
     One node and those who wish it ill.
     """
 
-    def __init__(self, host: str, seed: int, settings: Mapping[str, Mapping[str, str]], quiet: float) -> None:
+    def __init__(self, host: str, seed: int, is_guarded: bool, warm_up: float = QUIET) -> None:
         """
         @param host: the node's address.
-        @param settings: more of its INI file.
-        @param quiet: seconds after the last message until it must have forgotten everything.
+        @param is_guarded: it asks for passwords.
+        @param warm_up: seconds to wait between the two rounds.
         """
-        merged = {section: dict(SETTINGS.get(section, {})) for section in {*SETTINGS, *settings, "node"}}
-        merged["node"]["domains"] = f"{host} localhost example.com"
-        for section, keys in settings.items():
-            merged[section].update(keys)
-        self.node = NodeProcess(host, settings=merged)
-        self._quiet = quiet
+        settings = {name: dict(keys) for name, keys in SETTINGS.items()}
+        settings["node"] = {"domains": f"example.com localhost {host}"}
+        if is_guarded:
+            settings["auth"] = {"enable": "yes", "users": "users", "nonce_lifetime": "20"}
+        self.node = NodeProcess(host, settings=settings)
+        lines = [
+            f"{user}:{domain}:MD5:{hash_of('MD5', f'{user}:{domain}:{password}')}\n"
+            for user, password in PASSWORDS.items()
+            for domain in ("example.com", "localhost")
+        ]
+        (self.node.directory / "users").write_text("".join(lines))
+        self._warm_up = warm_up
         self._random = random.Random(seed)
         self._mutations = Mutations(seed, host)
-        self._address = (host, self.node.port)
         self._result = SoakResult()
 
     def run(self, messages: int) -> SoakResult:
         """
         Start the node, two rounds of bad messages, judge the second against the first.
         """
+        result = self._result
         try:
             self.node.start()
             self._round(messages)
-            time.sleep(self._quiet)
-            self._result.baseline = self._resident()
-            self._result.answers.clear()
+            time.sleep(self._warm_up)
+            result.baseline = self._resident()
+            result.answers.clear()
             self._round(messages)
-            self._result.answer_time = self._ping()
-            time.sleep(self._quiet)
-            numbers = self._snapshot()
-            self._result.left = {name: numbers.get(name, -1) for name in MUST_BE_EMPTY if numbers.get(name) != 0}
-            self._result.resident = self._resident()
-            self._result.log = "\n".join(itertools.islice(self._faults(), 40))
+            self._ping()
+            time.sleep(QUIET)
+            result.numbers = numbers = self._snapshot()
+            result.left = {name: numbers[name] for name in (*MUST_BE_ZERO, *MUST_BE_EMPTY) if numbers.get(name)}
+            result.resident = self._resident()
+            result.log = "\n".join(itertools.islice(self._faults(), 40))
         finally:
             self.node.clean_up()
-        return self._result
+        return result
 
     # sending
 
+    def _peers(self, protocol: str, callee: str) -> tuple[Callee, Caller, Caller]:
+        """
+        A phone of our own, and who calls it: one who has a password, and a stranger.
+        """
+        node = (self.node.host, self.node.port)
+        uri = f"sip:{callee}@example.com"
+
+        def digest(user: str) -> DigestClient:
+            return DigestClient(user, PASSWORDS[user], cnonce=f"{self._random.randrange(2**32):08x}")
+
+        return (
+            Callee(Link(node, protocol), self._random, callee, "example.com", digest(callee)),
+            Caller(Link(node, "udp"), self._random, "alice", "example.com", digest("alice"), uri),
+            Caller(Link(node, protocol), self._random, "dave", "elsewhere.invalid", None, uri),
+        )
+
     def _round(self, messages: int) -> None:
-        phones = []
-        for port in (5999, 0):  # the Vias of most messages point to the first
-            phone = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            phone.bind((self.node.host, port))
-            phone.setblocking(False)
-            phones.append(phone)
-        streams: list[socket.socket] = []
+        """
+        @param messages: as many single ones, and as many in calls.
+        """
+        result = self._result
+        strangers = Strangers((self.node.host, self.node.port), self._mutations, self._random)
+        groups = [self._peers("udp", "bob"), self._peers("tcp", "carol")]
+        callees = [group[0] for group in groups]
+        sides = [side for group in groups for side in (group[0], *group)]  # callees have twice as much to say
+        links = {side.link: side for side in sides}
         try:
-            for count in range(messages):
-                message = next(self._mutations)
-                if self._random.random() < 0.7:
-                    self._random.choice(phones).sendto(message, self._address)
-                else:
-                    self._send_by_stream(streams, message)
+            for count in itertools.count():
+                in_calls = [sum(side.sent[at] for side in links.values()) for at in (0, 1)]
+                if count >= messages and sum(in_calls) >= messages:
+                    break
+                if count < messages:
+                    strangers.act()
+                for callee in callees:
+                    callee.register()
+                self._random.choice(sides).act()
+                if self._random.random() < 0.002:
+                    self._random.choice(sides).vanish()
+                for side in links.values():
+                    self._count_answers(side.hear())
                 if count % PACE == 0:
-                    self._result.slowest = max(self._result.slowest, self._ping())
-                    for phone in phones:
-                        self._count_answers(phone)
+                    self._ping()
+                    strangers.hear()
         finally:
-            for opened in (*phones, *streams):
-                opened.close()
+            strangers.close()
+            for link in links:
+                link.close()
+        result.in_calls = (in_calls[0], in_calls[1])
+        result.answers.update(strangers.answers)
 
-    def _send_by_stream(self, streams: list[socket.socket], message: bytes) -> None:
-        if len(streams) < 5:
-            stream = socket.create_connection(self._address, 5)
-            stream.settimeout(1)
-            streams.append(stream)
-        stream = self._random.choice(streams)
-        try:
-            cut = self._random.randrange(len(message) + 1)
-            stream.sendall(message[:cut])
-            stream.sendall(message[cut:])
-            self._count_answers(stream)
-        except (OSError, EOFError):  # it was closed for what it had brought
-            stream.close()
-            streams.remove(stream)
-            return
-        if self._random.random() < 0.1:  # out of step by now, perhaps
-            stream.close()
-            streams.remove(stream)
-
-    def _count_answers(self, opened: socket.socket) -> None:
-        """
-        @raise EOFError: the peer has closed the stream.
-        """
-        opened.setblocking(False)
-        try:
-            while True:
-                data = opened.recv(65535)
-                if not data and opened.type == socket.SOCK_STREAM:
-                    raise EOFError
-                codes = re.findall(rb"^SIP/2\.0 ([1-6][0-9]{2}) ", data, re.MULTILINE)
-                self._result.answers.update(code.decode() for code in codes)
-        except BlockingIOError:
-            pass
-        finally:
-            if opened.type == socket.SOCK_STREAM:
-                opened.settimeout(1)
+    def _count_answers(self, messages: list[bytes]) -> None:
+        for message in messages:
+            found = STATUS.match(message)
+            if found:
+                self._result.answers[found[1].decode()] += 1
 
     # asking
 
-    def _ping(self) -> float:
+    def _ping(self) -> None:
         start = time.monotonic()
         answer = self.node.ask(self.node.options(), 5.0)
+        took = time.monotonic() - start
         if not answer.startswith(b"SIP/2.0 200 "):
-            raise ProgramFailed(f"OPTIONS was answered {answer!r} after {time.monotonic() - start:.1f} s")
-        return time.monotonic() - start
+            raise ProgramFailed(f"OPTIONS was answered {answer!r} after {took:.1f} s\n{self.node.log()}")
+        self._result.slowest = max(self._result.slowest, took)
 
     @property
     def _pid(self) -> int:
@@ -231,7 +264,7 @@ class Soak:
         """
         until = 0
         for number, line in enumerate(self._lines()):
-            if "Traceback" in line or "Unhandled" in line or "broke" in line:
+            if "Traceback" in line or "Unhandled" in line or " broke" in line:
                 until = number + 25
             if number < until:
                 yield line
@@ -243,18 +276,21 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="repeats a run; random when not given")
-    parser.add_argument("--messages", type=int, default=10_000, help="in each of the two rounds")
-    parser.add_argument("--quiet", type=float, default=35.0, help="seconds to wait behind the last message")
+    parser.add_argument("--messages", type=int, default=10_000, help="single ones and in calls, in each of two rounds")
     parser.add_argument("--host", default="127.0.31.1", help="the address on which the node listens")
+    parser.add_argument("--digest", choices=("yes", "no", "both"), default="both", help="whether it asks for passwords")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**9) if options.seed is None else options.seed
-    print(f"seed {seed}: {options.messages} messages to warm up, {options.messages} to be judged", flush=True)
-    result = Soak(options.host, seed, {}, options.quiet).run(options.messages)
-    print("answers:", ", ".join(f"{count} × {status}" for status, count in sorted(result.answers.items())))
-    print(f"OPTIONS: {result.slowest * 1000:.0f} ms at worst among them, {result.answer_time * 1000:.1f} ms behind")
-    print(f"memory: {result.baseline / 2**20:.1f} MB before, {result.resident / 2**20:.1f} MB behind")
-    problems = result.problems()
-    print("\n".join(problems) or "tables empty, no traceback: well")
+    problems = []
+    for is_guarded in (False, True):
+        if options.digest == ("no" if is_guarded else "yes"):
+            continue
+        kind = "with" if is_guarded else "without"
+        print(f"seed {seed}, {kind} digest: twice {options.messages} messages", flush=True)
+        result = Soak(options.host, seed, is_guarded).run(options.messages)
+        print(result)
+        print("\n".join(result.problems()) or "tables empty, no traceback: well", flush=True)
+        problems += result.problems()
     return 1 if problems else 0
 
 

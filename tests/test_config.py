@@ -12,12 +12,16 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq import config
-from sipdmq.config import LimitsConfig, NodeConfig
+from sipdmq.config import AuthConfig, GatewayConfig, LimitsConfig, NodeConfig
 from sipdmq.errors import ConfigError
 from sipdmq.records import Listener, Protocol
 
 EXAMPLE = Path(__file__).parents[1] / "etc" / "node.ini"
-SECTIONS = {each.name: type(getattr(NodeConfig(), each.name)) for each in fields(NodeConfig) if each.name != "path"}
+SECTIONS = {
+    each.name: type(getattr(NodeConfig(), each.name))
+    for each in fields(NodeConfig)
+    if each.name not in ("path", "gateways", "tls_domains")
+}
 
 
 class ConfigTestCase(SynchronousTestCase):
@@ -60,13 +64,20 @@ class KeyTests(ConfigTestCase):
         ("limits", "completed_bytes", 2**16, 2**36), ("limits", "tombstones", 0, 10**8),
         ("limits", "connections", 1, 10**6), ("limits", "connections_per_source", 1, 10**6),
         ("limits", "write_buffer", 2**16, 2**30), ("limits", "opening_buffer", 2**16, 2**34),
+        ("calls", "max_open", 10, 10**7), ("auth", "nonces", 1000, 10**7),
     )  # fmt: skip
     SECONDS = (
-        ("timers", "t1", 0.01, 4.0), ("timers", "t2", 0.5, 60.0), ("timers", "t4", 0.01, 60.0),
+        ("timers", "t1", 0.01, 4.0), ("timers", "t2", 0.5, 60.0), ("timers", "t4", 0.01, 60.0), ("timers", "c", 1.0, 3600.0),
         ("dns", "timeout", 0.1, 60.0), ("limits", "idle_timeout", 1.0, 1e6), ("limits", "message_timeout", 1.0, 3600.0),
-        ("limits", "connect_timeout", 0.1, 60.0),
+        ("limits", "connect_timeout", 0.1, 60.0), ("limits", "handshake_timeout", 1.0, 600.0), ("calls", "max_duration", 1.0, 1e6),
+        ("auth", "nonce_lifetime", 1.0, 300.0),
     )  # fmt: skip
-    OTHERS = (("node", "listen"), ("node", "domains"), ("node", "aliases"), ("dns", "servers"))
+    OTHERS = (
+        ("node", "listen"), ("node", "domains"), ("node", "aliases"), ("node", "policy"), ("dns", "servers"), ("calls", "record_file"),
+        ("auth", "enable"), ("auth", "algorithms"), ("auth", "secret"), ("auth", "users"),
+        ("tls", "certificate"), ("tls", "private_key"), ("tls", "ca_list"), ("tls", "minimum_version"),
+        ("tls", "ciphers"), ("tls", "verify_client"),
+    )  # fmt: skip
 
     def test_the_tables_are_complete(self) -> None:
         tested = {(section, key) for section, key, *_ in (*self.WHOLE, *self.SECONDS, *self.OTHERS)}
@@ -241,13 +252,14 @@ class FileTests(ConfigTestCase):
 
     def test_unknown_section(self) -> None:
         self.assertEqual(
-            self.refused("[nodes]\n"), "[nodes]: unknown section; the sections are node, timers, registrar, dns, limits"
+            self.refused("[nodes]\n"),
+            f"[nodes]: unknown section; the sections are {', '.join(SECTIONS)}, gateway NAME, tls DOMAIN",
         )
         self.assertIn("unknown section", self.refused("[DEFAULT]\nt1 = 1\n"))
 
     def test_unknown_key(self) -> None:
         self.assertEqual(
-            self.refused("[timers]\nt3 = 1\n"), "[timers] t3: unknown key; the keys of [timers] are t1, t2, t4"
+            self.refused("[timers]\nt3 = 1\n"), "[timers] t3: unknown key; the keys of [timers] are t1, t2, t4, c"
         )
 
     def test_twice(self) -> None:
@@ -272,25 +284,31 @@ class ExampleTests(ConfigTestCase):
     etc/node.ini, the operator's page.
     """
 
-    def test_as_it_is_it_says_the_defaults(self) -> None:
-        self.assertEqual(replace(config.load(str(EXAMPLE)), path=NodeConfig().path), NodeConfig())
+    def test_as_it_is_it_says_the_defaults_and_that_authentication_is_on(self) -> None:
+        shipped = NodeConfig(auth=AuthConfig(enable=True))
+        self.assertEqual(replace(config.load(str(EXAMPLE)), path=NodeConfig().path), shipped)
 
     def test_what_is_commented_out_in_it_are_the_defaults_too(self) -> None:
         """
         A setting has its C{#} at the line's begin, explanations have a space behind it.
         """
-        text = re.sub(r"(?m)^#(?=[a-z0-9_]+ =|    \S)(?!     )", "", EXAMPLE.read_text())
-        self.assertEqual(replace(self.load(text), path=NodeConfig().path), NodeConfig())
+        text = re.sub(r"(?m)^#(?=[a-z0-9_]+ =|    \S|\[gateway )(?!     )", "", EXAMPLE.read_text())
+        loaded = self.load(text)
+        shipped = NodeConfig(auth=AuthConfig(enable=True))
+        self.assertEqual(replace(loaded, path=NodeConfig().path, gateways={}), shipped)
+        (gateway,) = loaded.gateways.values()
+        self.assertEqual(replace(gateway, target=()), GatewayConfig())
 
     def test_it_names_every_key_of_every_section(self) -> None:
         named = set()
         section = ""
         for line in EXAMPLE.read_text().splitlines():
-            if match := re.fullmatch(r"\[([a-z]+)\]", line):
+            if match := re.fullmatch(r"#?\[([a-z]+)(?: [a-z]+)?\]", line):
                 section = match.group(1)
             elif match := re.match(r"#?([a-z0-9_]+) =", line):
                 named.add((section, match.group(1)))
-        self.assertEqual(named, {(name, key.name) for name, kind in SECTIONS.items() for key in fields(kind)})
+        sections = {**SECTIONS, "gateway": GatewayConfig}
+        self.assertEqual(named, {(name, key.name) for name, kind in sections.items() for key in fields(kind)})
 
     def test_each_key_has_a_comment_above(self) -> None:
         lines = EXAMPLE.read_text().splitlines()

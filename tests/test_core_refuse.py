@@ -36,22 +36,26 @@ class RefusalTests(SynchronousTestCase):
     def test_each_with_its_header(self) -> None:
         cases = (
             (refuse.bad_request("Missing To"), 400, ()),
+            (refuse.forbidden("Relaying Denied"), 403, ()),
             (refuse.too_many_contacts(), 403, ()),
             (refuse.not_found(), 404, ()),
             (refuse.method_not_allowed(["OPTIONS", "REGISTER"]), 405, (("Allow", "OPTIONS, REGISTER"),)),
             (refuse.unsupported_scheme(), 416, ()),
             (refuse.bad_extension(["foo", "bar"]), 420, (("Unsupported", "foo, bar"),)),
             (refuse.interval_too_brief(60), 423, (("Min-Expires", "60"),)),
+            (refuse.temporarily_unavailable(), 480, ()),
+            (refuse.no_such_dialog(), 481, ()),
             (refuse.merged_request(), 482, ()),
             (refuse.too_many_hops(), 483, ()),
             (refuse.out_of_order(), 500, ()),
+            (refuse.service_unavailable(), 503, ()),
         )
         for refusal, status, headers in cases:
             self.assertIsInstance(refusal, RequestRefused)
             self.assertEqual((refusal.status, refusal.headers), (status, headers))
 
     def test_every_public_name_is_tried_here(self) -> None:
-        self.assertEqual(len(refuse.__all__), 10 + len(("answer", "answer_parse_error")))
+        self.assertEqual(len(refuse.__all__), 14 + len(("answer", "answer_parse_error")))
 
 
 class AnswerTests(SynchronousTestCase):

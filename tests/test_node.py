@@ -76,7 +76,7 @@ class PortInUseTests(SynchronousTestCase):
         """
         The same with the kernel: who asks twice for a UDP or TCP address of this machine is told so.
         """
-        for protocol in Protocol:
+        for protocol in (Protocol.UDP, Protocol.TCP):
             first = bind.bind_listener(UDP._replace(protocol=protocol, host="127.0.0.1", port=0))
             self.addCleanup(first.close)
             port = first.getsockname()[1]
@@ -123,7 +123,8 @@ class NodeTests(SynchronousTestCase):
         for name, expected in (
             ("location.aors", 1), ("location.bindings", 1), ("location.tombstones", 0), ("transaction.servers", 0),
             ("transaction.clients", 0), ("transaction.completed", 1), ("transport.connections", 1),
-            ("transport.malformed", 1), ("transport.opening", 0), ("transport.stalled", 0),
+            ("transport.malformed", 1), ("transport.opening", 0), ("transport.stalled", 0), ("policy.waiting", 0),
+            ("policy.broken", 0), ("proxy.relayed", 0), ("calls.open", 0), ("gateways.all", 0),
         ):  # fmt: skip
             self.assertEqual(numbers[name], expected, name)
         self.assertTrue(all(isinstance(number, (int, float)) for number in numbers.values()))
@@ -134,7 +135,8 @@ class NodeTests(SynchronousTestCase):
         os.kill(os.getpid(), signal.SIGUSR2)
         ((text, fields),) = events
         line = text.format(**fields)
-        self.assertTrue(line.startswith("snapshot: location.aors=0 location.bindings=0 "), line)
+        self.assertTrue(line.startswith("snapshot: calls."), line)
+        self.assertIn(" location.aors=0 location.bindings=0 ", line)
         pairs = [pair.partition("=") for pair in line.partition(": ")[2].split()]
         self.assertEqual({name: float(value) for name, _, value in pairs}, self.memory.node.snapshot())
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from sipdmq.config import CallsConfig, GatewayConfig, GatewayTarget
+from sipdmq.config import CallsConfig
 from tests.calls_in_memory import BOB, CALLER, NODE, CallTestCase, field_of, fields_of, respond, start_of
 
 US = f"<sip:{NODE[0]};lr>"
@@ -299,11 +299,3 @@ class CookieTests(CallTestCase):
     def tearDown(self) -> None:
         self.wait(300)
         self.assert_nothing_left()
-
-
-class GatewayTests(CallTestCase):
-    """
-    A gateway that answers 100 and never more.
-    """
-
-    config = {"gateways": {"g": GatewayConfig((GatewayTarget("sip:203.0.113.1", 10, 1),), probe_interval=0)}}

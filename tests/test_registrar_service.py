@@ -44,6 +44,7 @@ class FakeTransaction:
         self.request = request
         self.source = source
         self.to_tag = ""
+        self.is_cancelled = False
         self.responses: list[Response] = []
         self._merged = merged
 
@@ -55,6 +56,12 @@ class FakeTransaction:
 
     def is_merged(self) -> bool:
         return self._merged
+
+    def drop(self) -> None:
+        raise NotImplementedError
+
+    def forget_request(self) -> None:
+        raise NotImplementedError
 
 
 class RegistrarTestCase(SynchronousTestCase):

@@ -72,7 +72,7 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_a_wrong_file_is_one_line_and_status_1(self) -> None:
         self.assertEqual(
-            self.fails_with("[timers]\nt3 = 1\n"), "[timers] t3: unknown key; the keys of [timers] are t1, t2, t4"
+            self.fails_with("[timers]\nt3 = 1\n"), "[timers] t3: unknown key; the keys of [timers] are t1, t2, t4, c"
         )
         self.assertIn("must stand below a section", self.fails_with("listen = udp:127.0.0.1:5060\n"))
 

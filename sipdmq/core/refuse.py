@@ -15,11 +15,15 @@ __all__ = [
     "answer_parse_error",
     "bad_extension",
     "bad_request",
+    "forbidden",
     "interval_too_brief",
     "merged_request",
     "method_not_allowed",
+    "no_such_dialog",
     "not_found",
     "out_of_order",
+    "service_unavailable",
+    "temporarily_unavailable",
     "too_many_contacts",
     "too_many_hops",
     "unsupported_scheme",
@@ -60,6 +64,34 @@ def method_not_allowed(allowed: Iterable[str]) -> RequestRefused:
     405 (RFC 3261 §8.2.1).
     """
     return RequestRefused(405, [("Allow", ", ".join(allowed))])
+
+
+def forbidden(reason: str) -> RequestRefused:
+    """
+    403, with why in the reason phrase (RFC 3261 §21.4.4).
+    """
+    return RequestRefused(403, reason=f"Forbidden ({reason})")
+
+
+def temporarily_unavailable() -> RequestRefused:
+    """
+    480: the user is not registered now (RFC 3261 §21.4.18).
+    """
+    return RequestRefused(480)
+
+
+def no_such_dialog() -> RequestRefused:
+    """
+    481: a request within a dialog that we know nothing of (RFC 3261 §12.2.2).
+    """
+    return RequestRefused(481)
+
+
+def service_unavailable() -> RequestRefused:
+    """
+    503: of those who could serve it nobody can now (RFC 3261 §21.5.4).
+    """
+    return RequestRefused(503)
 
 
 def not_found() -> RequestRefused:
