@@ -254,7 +254,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
         authenticator = Authenticator(credentials, domains, key, config.auth, os.urandom, now)
         others += [credentials, authenticator]
     else:
-        log.warn("[auth] enable = no: whoever reaches this node can register as any user, and calls as anybody")
+        log.warn("[auth] enable = no: whoever reaches this node can register as any user")
     functions = NodeFunctions(domains, store, registrar, proxy, gateways, authenticator, credentials)
 
     def respond_to_source(request: Request, response: Response, source: Source) -> None:

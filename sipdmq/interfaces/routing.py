@@ -20,7 +20,7 @@ class IRoutingPolicy(Interface):
         C{async def}.
 
         @param request: the request, its routes preprocessed (L{sipdmq.core.routes.preprocess}).
-        @param node: what may be done with it: authenticate, save, look up, relay, refuse.
+        @param node: what may be done with it: authenticate, save, look up, relay.
         @raise RequestRefused: it is answered so.
         """
 

@@ -18,7 +18,6 @@ from sipdmq.proxy.best import Outcome, judge_gateway
 from sipdmq.proxy.forward import copy_for, strip_response
 from sipdmq.records import Destination, Target
 from sipdmq.sip.message import Request, Response
-from sipdmq.sip.uri import SipURI, with_scheme
 
 if TYPE_CHECKING:
     from sipdmq.proxy.context import ResponseContext
@@ -61,9 +60,7 @@ class Branch:
         destination = self._destination
         try:
             copy, next_hop = copy_for(context.request, destination, breadth)
-            if context.is_secure and isinstance(next_hop, SipURI):
-                next_hop = with_scheme(next_hop, "sips")  # §16.6 step 7: TLS, whatever the Route says
-            found = context.proxy.find(destination, next_hop)
+            found = context.proxy.find(destination, next_hop, context.is_secure)
         except (UnreachableError, ParseError, RequestRefused):
             self._end(_UNREACHABLE)
             return

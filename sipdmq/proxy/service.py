@@ -32,7 +32,7 @@ from sipdmq.proxy.forward import RecordRoute, check_hops, copy_for, is_looped, i
 from sipdmq.records import Destination, Listener, Protocol, Source, Target
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Request, response_to
-from sipdmq.sip.uri import DEFAULT_PORT, URI, SipURI
+from sipdmq.sip.uri import DEFAULT_PORT, URI, SipURI, with_scheme
 
 __all__ = ["Proxy"]
 
@@ -213,22 +213,27 @@ class Proxy:
 
     # for the contexts
 
-    def find(self, destination: Destination, next_hop: URI) -> tuple[Target, ...] | Deferred[tuple[Target, ...]]:
+    def find(
+        self, destination: Destination, next_hop: URI, is_secure: bool = False
+    ) -> tuple[Target, ...] | Deferred[tuple[Target, ...]]:
         """
         Where a copy of a request goes.
 
         @param next_hop: for a destination that does not say it otherwise.
+        @param is_secure: by TLS, whatever a Route says (§16.6 step 7).
         @raise UnreachableError: nowhere; or the Deferred fails with it. ParseError likewise: a contact is no SIP URI.
         """
         if destination.target is not None:
             return (destination.target,)
-        if destination.binding is not None and not destination.path:
+        has_route = next_hop.text != destination.uri
+        if destination.binding is not None and not has_route:
             return self._bindings.resolve(destination.binding)
         if not isinstance(next_hop, SipURI):
             raise UnreachableError(f"{next_hop}: no SIP URI")
-        found: Deferred[tuple[Target, ...]] = self._resolver.resolve(next_hop)
+        uri = with_scheme(next_hop, "sips") if is_secure else next_hop
+        found: Deferred[tuple[Target, ...]] = self._resolver.resolve(uri)
         if destination.listener is not None:
-            found.addCallback(_from_listener, destination.listener, next_hop.text == destination.uri)
+            found.addCallback(_from_listener, destination.listener, not has_route)
         return found
 
     def context_answered(self, transaction: IServerTransaction) -> None:
