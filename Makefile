@@ -7,7 +7,7 @@ CONFIG = etc/node.ini
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL = help
-.PHONY: help run test bench soak certs lint clean
+.PHONY: help run test bench soak certs lint compiled clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -31,6 +31,12 @@ lint: $(VENV)/installed-dev ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+# Built of an sdist that is unpacked elsewhere: a compiled module in the checkout would be run instead of its source.
+compiled: $(VENV)/installed-compile ## a wheel whose busiest modules are compiled, into dist/; needs a C compiler
+	SIPDMQ_COMPILE=1 $(BIN)/python -m build --no-isolation --outdir dist
+	@echo "It is for $$($(BIN)/python --version) on $$(uname -sm). Install it in the environment where the node runs, with"
+	@echo "  pip install --force-reinstall --no-deps $$(ls -t dist/*.whl | head -n 1)"
+
 clean: ## remove all that make has made, .venv too
 	rm -rf $(VENV) certs build dist *.egg-info _trial_temp* .hypothesis .mypy_cache .ruff_cache
 	rm -f twisted/plugins/dropin.cache
@@ -39,7 +45,8 @@ clean: ## remove all that make has made, .venv too
 # Editable, so that there is nothing to repeat after a change of the code: only after one of what is installed.
 $(VENV)/installed: what = .
 $(VENV)/installed-dev: what = .[dev]
-$(VENV)/installed $(VENV)/installed-dev: setup.cfg pyproject.toml
+$(VENV)/installed-compile: what = .[compile]
+$(VENV)/installed $(VENV)/installed-dev $(VENV)/installed-compile: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo >&2 \
 	  "sipdmq needs Python 3.10 or newer, and '$(PYTHON)' is not. If you have one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo >&2 \

@@ -3,6 +3,7 @@ All benchmarks, and their table in Markdown: C{make bench}, or
 
     python bench/run.py
     python bench/run.py --only register,options --server sipdmq --count 20000
+    python bench/run.py --only register --server sipdmq,sipdmq-compiled --compiled-venv PATH
     python bench/run.py --profile
 
 CPU time is what Linux counts for the server's processes (user and system), divided by the requests answered. Server
@@ -41,7 +42,7 @@ from call_works import (
 from calls import WINDOW
 from clocks import Clocks
 from load import LoadFailed, LoadResult, Messages, UserAgents, percentile, run_load
-from servers import CHECKOUT, SERVERS, Server, ServerFailed, SipdmqNode, own_host, version_of
+from servers import CHECKOUT, SERVERS, CompiledSipdmqNode, Server, ServerFailed, SipdmqNode, own_host, version_of
 
 #: The parts in the order of the table, with what stands in its first column.
 WORKS = {
@@ -237,7 +238,9 @@ def measure_bindings(plan: Plan, server: Server) -> dict[str, Numbers]:
     What the bindings alone take. Of the memory that forgotten transactions leave, only whole arenas go back to the
     system, so that C{memory} counts some of it; this run's transactions never take any.
     """
-    forgetful = SipdmqNode(*server.address, core=plan.server_core, settings={"limits": {"completed_bytes": "65536"}})
+    assert isinstance(server, SipdmqNode)
+    settings = {"limits": {"completed_bytes": "65536"}}
+    forgetful = type(server)(*server.address, core=plan.server_core, settings=settings)
     with Session(plan, forgetful) as session:
         session.warm()
         before = forgetful.resident_bytes()
@@ -536,6 +539,11 @@ def read_arguments(arguments: list[str]) -> tuple[Plan, str | None]:
     parser.add_argument("--call-rate", type=float, default=500.0, help="of the run for 'trying' (default %(default)s)")
     parser.add_argument("--repeat", type=int, default=1, help="repetitions, the median is shown (default %(default)s)")
     parser.add_argument(
+        "--compiled-venv",
+        type=Path,
+        help="a virtual environment of this Python with the wheel of 'make compiled', for the server sipdmq-compiled",
+    )
+    parser.add_argument(
         "--profile",
         nargs="?",
         const="sipdmq",
@@ -543,6 +551,7 @@ def read_arguments(arguments: list[str]) -> tuple[Plan, str | None]:
         help="no table: profile the node (or another server in Python) with py-spy",
     )
     options = parser.parse_args(arguments)
+    CompiledSipdmqNode.venv = options.compiled_venv and options.compiled_venv.absolute()
     only = frozenset(options.only.split(","))
     servers = tuple(options.server.split(","))
     for unknown in only - WORKS.keys():

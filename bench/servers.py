@@ -22,6 +22,7 @@ from pathlib import Path
 
 __all__ = [
     "SERVERS",
+    "CompiledSipdmqNode",
     "Kamailio",
     "KamailioTlsf",
     "Server",
@@ -118,6 +119,12 @@ class Server:
         self._password = password
         return self
 
+    def python_path(self) -> str:
+        """
+        @return: C{PYTHONPATH} for it. twistd looks for plugins on sys.path, which does not hold the current directory.
+        """
+        return os.pathsep.join((str(CHECKOUT), os.environ.get("PYTHONPATH", "")))
+
     # Starting and stopping.
 
     def __enter__(self) -> Server:
@@ -153,9 +160,8 @@ class Server:
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
                 self.command(directory),
-                cwd=CHECKOUT,
-                # twistd looks for plugins on sys.path, which does not hold the current directory.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join((str(CHECKOUT), os.environ.get("PYTHONPATH", "")))},
+                cwd=directory,
+                env={**os.environ, "PYTHONPATH": self.python_path()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -309,7 +315,41 @@ class SipdmqNode(Server):
                 for section, keys in sections.items()
             )
         )
-        return [*twistd(), "-n", "--pidfile=", "sipdmq", "-c", str(ini)]
+        return [*self.twistd(), "-n", "--pidfile=", "sipdmq", "-c", str(ini)]
+
+    def twistd(self) -> list[str]:
+        """
+        @return: the command C{twistd} of the Python that runs this: its script, or else its module.
+        """
+        script = Path(sys.executable).with_name("twistd")
+        if script.exists():
+            return [str(script)]
+        return [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+
+
+class CompiledSipdmqNode(SipdmqNode):
+    """
+    Our node, installed from the wheel of C{make compiled}; nothing of the checkout.
+
+    @cvar venv: where it is installed, with the same Python as runs this.
+    """
+
+    name = "sipdmq-compiled"
+    title = "sipdmq, compiled"
+    venv: Path | None = None
+
+    def missing(self) -> str:
+        if self.venv is None:
+            return "no --compiled-venv was given"
+        if not any(self.venv.glob("lib/python*/site-packages/sipdmq__mypyc.*")):
+            return f"there is no compiled sipdmq in {self.venv}"
+        return ""
+
+    def python_path(self) -> str:
+        return ""
+
+    def twistd(self) -> list[str]:
+        return [f"{self.venv}/bin/twistd"]
 
 
 class Kamailio(Server):
@@ -404,7 +444,13 @@ class TwistedEcho(Server):
 SERVERS: dict[str, type[Server]] = {
     server.name: server
     for server in (
-        SipdmqNode, KamailioTlsf, Kamailio, TwistedRegisterProxy, SilentTwistedRegisterProxy, TwistedEcho
+        SipdmqNode,
+        CompiledSipdmqNode,
+        KamailioTlsf,
+        Kamailio,
+        TwistedRegisterProxy,
+        SilentTwistedRegisterProxy,
+        TwistedEcho,
     )
 }
 
@@ -415,16 +461,6 @@ def own_host(number: int) -> str:
     @return: a loopback address which this process shares with no other run of these programs.
     """
     return f"127.71.{os.getpid() % 250}.{number}"
-
-
-def twistd() -> list[str]:
-    """
-    @return: the command C{twistd} of the Python that runs this: its script, or else its module.
-    """
-    script = Path(sys.executable).with_name("twistd")
-    if script.exists():
-        return [str(script)]
-    return [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 
 
 def version_of(program: Iterable[str]) -> str:

@@ -128,7 +128,12 @@ def leftovers(holder: object) -> dict[str, int]:
     Every table, queue and set of an object that is not empty, with its length. What an object is given at its making
     (names, tuples) does not count.
     """
-    names = vars(holder) if hasattr(holder, "__dict__") else type(holder).__slots__  # type: ignore[attr-defined]
+    names: Iterable[str]
+    if hasattr(holder, "__dict__"):
+        names = vars(holder)
+    else:
+        made = type(holder)
+        names = getattr(made, "__slots__", None) or made.__mypyc_attrs__  # type: ignore[attr-defined]
     values = {name: getattr(holder, name) for name in names}
     return {
         name: len(value)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -62,6 +62,31 @@ class FakeTransaction:
 
     def forget_request(self) -> None:
         raise NotImplementedError
+
+
+@implementer(ILocationStore)
+class StandInStore:
+    """
+    Stores nothing, and gives the same answer to all.
+    """
+
+    def __init__(self, answer: Callable[[], Deferred[Any]]) -> None:
+        self._answer = answer
+
+    def lookup(self, aor: str) -> Deferred[Any]:
+        return self._answer()
+
+    def update(self, aor: str, decide: Any, origin: Any) -> Deferred[Any]:
+        return self._answer()
+
+    def pages(self, cursor: Any) -> Any:
+        raise NotImplementedError
+
+    def watch(self, listener: Any) -> None:
+        raise NotImplementedError
+
+    def count(self) -> int:
+        return 0
 
 
 class RegistrarTestCase(SynchronousTestCase):
@@ -318,32 +343,14 @@ class RefusalTests(RegistrarTestCase):
         """
         It is answered with 500, logged, and the phone may try again.
         """
-
-        @implementer(ILocationStore)
-        class BrokenStore:
-            def lookup(self, aor: str) -> Deferred[Any]:
-                return fail(OSError("disk full"))
-
-            def update(self, aor: str, decide: Any, origin: Any) -> Deferred[Any]:
-                return fail(OSError("disk full"))
-
-            def pages(self, cursor: Any) -> Any:
-                raise NotImplementedError
-
-            def watch(self, listener: Any) -> None:
-                raise NotImplementedError
-
-            def count(self) -> int:
-                return 0
-
-        self.registrar = self.make_registrar(BrokenStore())
+        self.registrar = self.make_registrar(StandInStore(lambda: fail(OSError("disk full"))))
         self.assertEqual(self.ask().status, 500)
         self.assertEqual(self.ask("Contact: <sip:a@h>").status, 500)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
 
     def test_the_answer_waits_for_the_store(self) -> None:
         waiting: Deferred[Any] = Deferred()
-        self.patch(self.store, "update", lambda aor, decide, origin: waiting)
+        self.registrar = self.make_registrar(StandInStore(lambda: waiting))
         transaction = self.send("Contact: <sip:a@h>")
         self.assertEqual(transaction.responses, [])
         waiting.errback(RequestRefused(403))

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from sipdmq.core import refuse
 from sipdmq.core.domains import Domains, aor_in
@@ -51,7 +51,6 @@ def _name_of(listener: Listener) -> str:
     return str(listener)
 
 
-@implementer(ITransactionUser)
 class Registrar:
     """
     RFC 3261 §10.3.
@@ -160,3 +159,6 @@ class Registrar:
         """
         The phone will ask again.
         """
+
+
+classImplements(Registrar, ITransactionUser)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.location import IBindingListener, ILocationStore
@@ -28,7 +28,6 @@ def _preference(binding: Binding) -> tuple[int, int]:
     return (-1000 if binding.q < 0 else -binding.q, -binding.last_modified)
 
 
-@implementer(ILocationStore, IInspectable)
 class MemoryLocationStore:
     """
     Bindings in a dict by AoR; each expires by itself.
@@ -199,10 +198,13 @@ class MemoryLocationStore:
                     self._expire(aor)
             self._next_second = now + 1
         finally:
-            if not self._buckets:
-                self._next_second = 0
-            elif self._call is None:
-                self._wait()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._buckets:
+            self._next_second = 0
+        elif self._call is None:  # a listener may have stored something
+            self._wait()
 
     def _expire(self, aor: str) -> None:
         """
@@ -236,6 +238,9 @@ class MemoryLocationStore:
         if self._call is not None:
             self._call.cancel()
             self._call = None
+
+
+classImplements(MemoryLocationStore, ILocationStore, IInspectable)
 
 
 def _changes(before: Sequence[Binding], after: Sequence[Binding], origin: Origin) -> tuple[BindingChange, ...]:

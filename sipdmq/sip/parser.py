@@ -101,7 +101,7 @@ def _read_headers(lines: list[str], text: str, limits: ParserLimits) -> tuple[He
     if headers is None:
         headers, fault = _read_unusual_headers(lines, limits)
     if len(headers.keys()) != len(headers):
-        for key in sorted(_SINGLE & headers.keys()):
+        for key in sorted(_SINGLE.intersection(headers.first)):
             if headers.is_repeated(key):
                 fault = fault or ParseError(f"Repeated {key.title()}")
     return headers, fault

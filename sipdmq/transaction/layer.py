@@ -9,7 +9,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from sipdmq.errors import ParseError
 from sipdmq.interfaces.inspection import IInspectable
@@ -56,7 +56,6 @@ _EVENTS: Final = {
 _ZERO_WHEN_RELIABLE: Final = frozenset((Action.START_D, Action.START_I, Action.START_K))
 
 
-@implementer(IMessageReceiver, IRequestSender, IInspectable)
 class TransactionLayer:
     """
     RFC 3261 §17, between transports and transaction users.
@@ -376,3 +375,6 @@ class TransactionLayer:
             watching.pop(transaction, None)
             if not watching:
                 del self._by_target[target]
+
+
+classImplements(TransactionLayer, IMessageReceiver, IRequestSender, IInspectable)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from sipdmq.errors import TransactionStateError
 from sipdmq.interfaces.messages import IServerTransaction
@@ -37,7 +37,6 @@ _NO_HEADERS: Final = Headers()
 _ANSWERED: Final = frozenset((State.ACCEPTED, State.COMPLETED, State.CONFIRMED, State.TERMINATED))
 
 
-@implementer(IServerTransaction)
 class ServerTransaction:
     """
     A request and what is answered to it, until nobody can ask for it again.
@@ -222,3 +221,6 @@ class ServerTransaction:
             self._retransmission = None  # it holds us
         if self._target is not None:
             self._layer.unwatch_target(self, self._target)
+
+
+classImplements(ServerTransaction, IServerTransaction)

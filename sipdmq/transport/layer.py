@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IReactorSocket, IReactorTCP, IReactorTime
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from sipdmq.config import LimitsConfig
 from sipdmq.errors import ParseError, UnreachableError
@@ -70,7 +70,6 @@ def stamp_source(request: Request, source: Source) -> None:
     request.stamp_top_via(Via(via.transport, via.host, via.port, stamped), text)
 
 
-@implementer(ITransport, IInspectable)
 class TransportLayer:
     """
     All listeners and connections of the node.
@@ -235,3 +234,6 @@ class TransportLayer:
 
     def _failed(self, target: Target, reason: str) -> None:
         self.receiver.transport_failed(target, reason)
+
+
+classImplements(TransportLayer, ITransport, IInspectable)
