@@ -28,7 +28,7 @@ from sipdmq.sip.timers import TimerValues
 from sipdmq.sip.uri import SipURI, parse_sip_uri
 from sipdmq.sip.writer import format_message
 from sipdmq.transaction.layer import TransactionLayer
-from tests.fakes import Events, FakeTransport, RecordingUser, answer, make_ids
+from tests.fakes import PHONE, Events, FakeTransport, RecordingUser, answer, make_ids
 
 
 @implementer(IRequestSender)
@@ -396,6 +396,6 @@ class TransactionTests(GatewaysTestCase):
         self.clock.pump([0.25] * 4 * 4)
         self.assertEqual(self.hosts(gateways), [])
         self.assertEqual(gateways.probes, 4)
-        layer.message_received(answer(transport.last, 200), None)  # type: ignore[arg-type]
+        layer.message_received(answer(transport.last, 200), PHONE)
         self.assertEqual(self.hosts(gateways), ["192.0.2.9"])
         layer.stop()

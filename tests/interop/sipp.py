@@ -130,10 +130,16 @@ class Callee:
 
     def seen(self, method: str) -> list[str]:
         """
-        @return: the requests of that method that it received, retransmissions too.
+        @return: the requests of that method that it received; a retransmission, which a slow machine may bring about,
+            does not count.
         """
-        received = [message for message in read_messages(self._messages) if " received " in message.split("\n")[0]]
-        return [message for message in received if re.search(rf"^{method} \S+ SIP/2\.0", message, re.MULTILINE)]
+        found: dict[str, str] = {}
+        for message in read_messages(self._messages):
+            branch = re.search(r"^Via:.*;branch=([^;\s]+)", message, re.MULTILINE)
+            is_received = " received " in message.split("\n")[0]
+            if is_received and branch and re.search(rf"^{method} \S+ SIP/2\.0", message, re.MULTILINE):
+                found.setdefault(branch[1], message)
+        return list(found.values())
 
     def finish(self) -> None:
         """
@@ -221,12 +227,13 @@ class CallTestCase(SippTestCase):
         self.addCleanup(phone.close)
         return phone
 
-    def call(self, scenario: str, *options: str, user: str = "bob", transport: str = "udp", calls: int = 1) -> None:
+    def call(self, scenario: str, *options: str, user: str = "bob", transport: str = "udp", calls: int = 1) -> Output:
         """
         Have alice call a user, once or more often, at a pace of 50 a second; and see that all went as the scenario
         says.
 
         @param transport: C{udp} or C{tcp}.
+        @return: what sipp said of it.
         """
         if self.is_guarded:
             # By itself sipp leaves the user out of the digest's uri.
@@ -241,6 +248,7 @@ class CallTestCase(SippTestCase):
             rate=50,
         )
         self.assert_passed(output)
+        return output
 
     def records(self, count: int) -> list[dict[str, Any]]:
         """

@@ -80,7 +80,7 @@ class UDPTests(SippTestCase):
 
     def test_a_domain_that_is_not_ours(self) -> None:
         """
-        404.
+        403: RFC 3261 §10.3 step 1 has a proxy forward it, but we do that for our users only.
         """
         self.assert_passed(self.sipp("unknown_domain"))
 
@@ -127,7 +127,7 @@ class TCPTests(SippTestCase):
 
     def test_a_domain_that_is_not_ours(self) -> None:
         """
-        404.
+        403: RFC 3261 §10.3 step 1 has a proxy forward it, but we do that for our users only.
         """
         self.assert_passed(self.sipp("unknown_domain", transport="t1"))
 

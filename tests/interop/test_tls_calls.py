@@ -164,7 +164,7 @@ class GatewayTests(TlsTestCase):
     more = {
         "node": {"policy": "tls_routing:Policy"},
         "gateway world": {
-            "target": "sip:127.87.6.11:5061;transport=tls priority 2\n    sip:127.87.6.12:5061;transport=tls priority 1",
+            "target": "sip:127.87.6.11:5061;transport=tls priority 2\n    sip:127.87.6.12:5061;transport=tls",
             "probe_interval": "0",
         },
     }
