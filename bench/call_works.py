@@ -53,7 +53,8 @@ def measure_calls(plan: Plan, server: Server) -> dict[str, Numbers]:
 
     @return: for C{calls}: as all rows on throughput, and messages sent again; for C{trying}: seconds that half of the
         100s, 99 % and all of them did not exceed; the same without the last for the 200s; messages sent again; CPU
-        microseconds a call; the share of the machine that others used; calls whose 100 was lost.
+        microseconds a call; the share of the machine that others used; calls whose 100 was lost, and
+        that were not over in time.
     """
     fast = max(1, plan.count // 5) if "calls" in plan.only else 0
     rated = max(1, min(plan.count // 10, int(20 * plan.call_rate))) if "trying" in plan.only else 0
@@ -68,7 +69,7 @@ def measure_calls(plan: Plan, server: Server) -> dict[str, Numbers]:
             *(percentile(steady.trying, percent) for percent in (50, 99, 100)),
             *(percentile(steady.answered, percent) for percent in (50, 99)),
             *(steady.resent, steady_cost.cpu / steady.count * 1e6, steady_cost.others),
-            steady.count - len(steady.trying),
+            *(steady.count - len(steady.trying), steady.count - steady.completed),
         )
     return found
 

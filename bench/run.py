@@ -347,6 +347,7 @@ def write_cell(plan: Plan, work: str, numbers: Numbers) -> str:
         cell += f"to the 200 p50 {numbers[3] * 1e3:.2f} ms, p99 {numbers[4] * 1e3:.2f} ms; {numbers[6]:.0f} µs a call"
         cell += f", {numbers[5]:.0f} sent again" if numbers[5] else ""
         cell += f", {numbers[8]:.0f} without a 100" if numbers[8] else ""
+        cell += f", {numbers[9]:.0f} not over in time" if numbers[9] else ""
         return cell + write_others(numbers[7])
     if work in ("tls-register", "tls-plain"):
         return (

@@ -49,13 +49,14 @@ from sipdmq.transport.layer import TransportLayer
 from sipdmq.transport.resolve import TargetResolver
 
 if TYPE_CHECKING:
+    from sipdmq.cluster import Cluster
     from sipdmq.transport.tls import TlsContexts
 
 __all__ = ["Node", "makeNode", "steady_epoch"]
 
 log = Logger()
 
-GC_THRESHOLDS: Final = (5_000, 5, 100)
+GC_THRESHOLDS: Final = (2_000, 3, 400)
 """
 Bindings, messages and transactions hold no cycles, so collections find next to nothing and shall be short: 1 ms and
 7 ms for the young generations. A full one walks over all bindings, 100 ms for 100,000 of them; it comes a hundred times
@@ -89,10 +90,12 @@ class Node(Service):
         calls: CallRecords,
         dispatcher: Dispatcher,
         others: Sequence[IInspectable],
+        cluster: Cluster | None = None,
     ) -> None:
         """
         @param sockets: bound, in the order of the transport's listeners.
         @param others: what has numbers to show, but is neither started nor stopped.
+        @param cluster: L{None} where C{[dmq]} is off.
         """
         self._reactor = reactor
         self._sockets = sockets
@@ -103,6 +106,9 @@ class Node(Service):
         self._gateways = gateways
         self._calls = calls
         self._dispatcher = dispatcher
+        self.cluster = cluster
+        if cluster is not None:
+            others = (*others, *cluster.parts)
         self._parts = [
             IInspectable(part)
             for part in (transport, transactions, store, proxy, gateways, calls, dispatcher, *others)
@@ -128,6 +134,8 @@ class Node(Service):
         gc.set_threshold(*GC_THRESHOLDS)
         self.transport.start(self._reactor, self._sockets)
         self._gateways.start()
+        if self.cluster is not None:
+            self.cluster.start()
         self._signal = signal.signal(signal.SIGUSR2, lambda *_: self._reactor.callFromThread(self.log_snapshot))
 
     def log_snapshot(self) -> None:
@@ -147,6 +155,11 @@ class Node(Service):
         if self._signal is not None:
             signal.signal(signal.SIGUSR2, self._signal)
             self._signal = None
+        if self.cluster is not None:  # its farewell needs the rest for a moment
+            return self.cluster.stop().addCallback(lambda _: self._stop())
+        return self._stop()
+
+    def _stop(self) -> Deferred[Any]:
         self._dispatcher.stop()
         self._gateways.stop()
         self.proxy.stop()
@@ -255,6 +268,18 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
         others += [credentials, authenticator]
     else:
         log.warn("[auth] enable = no: whoever reaches this node can register as any user")
+    cluster = None
+    if config.dmq.is_enabled:
+        from sipdmq.cluster import make_cluster  # only for who needs it
+
+        try:
+            cluster = make_cluster(
+                config, reactor, now, ids, secret, listeners, domains, store, transactions, resolver, flows.has_shown
+            )
+        except Exception:
+            for opened in sockets:
+                opened.close()
+            raise
     functions = NodeFunctions(domains, store, registrar, proxy, gateways, authenticator, credentials)
 
     def respond_to_source(request: Request, response: Response, source: Source) -> None:
@@ -262,13 +287,18 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
 
     dispatcher = Dispatcher(reactor, domains, ids, cookies, respond_to_source, authenticator is not None)
     dispatcher.allow("REGISTER")
+    if cluster is not None:
+        functions.dmq = cluster.functions
+        if hasattr(policy, "route_kdmq"):
+            cluster.functions.route_by(policy, functions)
+        dispatcher.add_service("KDMQ", cluster.service)
     dispatcher.connect(policy, functions, proxy)
     transport.connect(transactions)
     transactions.connect(transport, dispatcher)
 
     service = MultiService()
     node = Node(
-        reactor, sockets, transport, transactions, store, proxy, gateways, calls, dispatcher, others
+        reactor, sockets, transport, transactions, store, proxy, gateways, calls, dispatcher, others, cluster
     )
     node.setName("node")
     node.setServiceParent(service)

@@ -147,6 +147,17 @@ class Proxy:
         if is_looped(request, loop):
             self._loops += 1
             raise RequestRefused(482)
+        self._relay(transaction, request, destinations, record_route, caller, loop)
+
+    def _relay(
+        self,
+        transaction: IServerTransaction,
+        request: Request,
+        destinations: Sequence[Destination],
+        record_route: bool,
+        caller: str,
+        loop: str,
+    ) -> None:
         received = transaction.request
         is_new_call = request.method == "INVITE" and not request.to.tag
         context = ResponseContext(
@@ -182,10 +193,12 @@ class Proxy:
 
     def follow(self, transaction: IServerTransaction, verdict: RouteVerdict, *, caller: str) -> None:
         """
-        See L{IProxy.follow}.
+        See L{IProxy.follow}. It has one way only, so that Max-Forwards ends a loop (RFC 5393 §4.2 asks who forks).
         """
+        self._check_method(verdict.request)
+        check_hops(verdict.request)
         destination = self.destination_of(verdict)
-        self.relay(transaction, verdict.request, (destination,), record_route=False, caller=caller)
+        self._relay(transaction, verdict.request, (destination,), False, caller, "")
 
     def destination_of(self, verdict: RouteVerdict) -> Destination:
         """

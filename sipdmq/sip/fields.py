@@ -232,14 +232,14 @@ def parse_name_addr(value: str, known: URI | None = None) -> NameAddr:
 
 def parse_route(value: str) -> NameAddr:
     """
-    As L{parse_name_addr}, for Route, Record-Route and Path: each value comes again in all messages of its dialog, so
-    the latest are kept.
+    As L{parse_name_addr}, for From, To, Route, Record-Route and Path: each value comes again in all messages of its
+    dialog, so the latest are kept.
     """
-    return _parse_route_kept(value) if len(value) <= _KEPT_ROUTE_LENGTH else parse_name_addr(value)
+    return _parse_kept(value) if len(value) <= _KEPT_LENGTH else parse_name_addr(value)
 
 
-_KEPT_ROUTE_LENGTH: Final = 160  # characters; longer ones are rare, and a stranger could fill the memory with them
-_parse_route_kept = lru_cache(maxsize=2048)(parse_name_addr)
+_KEPT_LENGTH: Final = 160  # characters; longer ones are rare, and a stranger could fill the memory with them
+_parse_kept = lru_cache(maxsize=4096)(parse_name_addr)
 
 
 def _take_apart(value: str) -> tuple[str, str, str]:
@@ -284,13 +284,19 @@ class CSeq(NamedTuple):
     method: str
 
 
-@lru_cache(maxsize=1024)
 def parse_cseq(value: str) -> CSeq:
     """
     Read C{1*DIGIT LWS Method}.
 
     @raise ParseError: no number, no method, or a number of 2**31 and more (§8.1.1.5).
     """
+    return _read_cseq_kept(value) if len(value) <= _KEPT_CSEQ_LENGTH else _read_cseq(value)
+
+
+_KEPT_CSEQ_LENGTH: Final = 40  # characters; as above
+
+
+def _read_cseq(value: str) -> CSeq:
     number, _, method = value.partition(" ")
     if not TOKEN.fullmatch(method):
         number, _, method = value.replace("\t", " ").partition(" ")
@@ -298,6 +304,9 @@ def parse_cseq(value: str) -> CSeq:
         if not TOKEN.fullmatch(method):
             raise ParseError("Invalid CSeq")
     return CSeq(parse_number(number, MAX_CSEQ, "CSeq"), method)
+
+
+_read_cseq_kept = lru_cache(maxsize=1024)(_read_cseq)
 
 
 def parse_tokens(values: list[str]) -> list[str]:

@@ -62,7 +62,6 @@ MAX_DELTA_SECONDS: Final = 2**32 - 1
 _LIST_PART = re.compile(r'"(?:[^"\\]|\\.)*"|<[^>]*>|[,;"<]', re.DOTALL)
 
 
-@lru_cache(maxsize=1024)
 def parse_number(text: str, limit: int, what: str) -> int:
     """
     Read C{1*DIGIT}; leading zeros are allowed.
@@ -75,7 +74,14 @@ def parse_number(text: str, limit: int, what: str) -> int:
     # Eleven digits hold any limit that SIP knows; what is longer may only be so by leading zeros.
     if len(text) > 11:
         text = text[:-11].lstrip("0") + text[-11:]
-    if not (text.isascii() and text.isdigit()) or len(text) > 11:
+        if len(text) > 11:
+            raise ParseError(f"Invalid {what}")
+    return _read_number(text, limit, what)
+
+
+@lru_cache(maxsize=1024)
+def _read_number(text: str, limit: int, what: str) -> int:
+    if not (text.isascii() and text.isdigit()):
         raise ParseError(f"Invalid {what}")
     number = int(text)
     if number > limit:

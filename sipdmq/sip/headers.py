@@ -168,6 +168,12 @@ class Headers:
         """
         return self._keys.count(key) > 1
 
+    def surplus_of(self, key: str) -> int:
+        """
+        How many lines with this key there are besides the first one.
+        """
+        return self._keys.count(key) - 1 if key in self.first else 0
+
     def add(self, name: str, value: str) -> None:
         """
         Append a field.

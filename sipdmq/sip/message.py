@@ -68,8 +68,12 @@ class Message:
             self._top_via = parse_top_via(headers.get_all("via"))
         else:
             self._top_via = parse_via(via)
-        self._from = parse_name_addr(from_)
-        self._to = parse_name_addr(to, self._from.uri)
+        if cseq[-8:] == "REGISTER":  # its From comes once, and To names the same
+            self._from = parse_name_addr(from_)
+            self._to = parse_name_addr(to, self._from.uri)
+        else:  # they come again in all messages of the call
+            self._from = parse_route(from_)
+            self._to = parse_route(to)
         if not CALLID.fullmatch(call_id):
             raise ParseError("Invalid Call-ID")
         self._call_id = call_id

@@ -100,7 +100,8 @@ def _read_headers(lines: list[str], text: str, limits: ParserLimits) -> tuple[He
     headers = _read_plain_headers(lines, text) if _is_short(lines, text, limits) else None
     if headers is None:
         headers, fault = _read_unusual_headers(lines, limits)
-    if len(headers.keys()) != len(headers):
+    surplus = len(headers) - len(headers.first)
+    if surplus and surplus != headers.surplus_of("via") + headers.surplus_of("record-route"):
         for key in sorted(_SINGLE.intersection(headers.first)):
             if headers.is_repeated(key):
                 fault = fault or ParseError(f"Repeated {key.title()}")
