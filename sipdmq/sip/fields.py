@@ -55,7 +55,7 @@ _USUAL_VIA: Final = re.compile(
 _USUAL_PARAM: Final = re.compile(r";([^;=]+)=?([^;]*)")
 _USUAL_ADDRESS: Final = re.compile(
     rf'(?:"([^"\\]*)" |([{TOKEN_CHARS}]+) )?'
-    rf"<((sips?):([A-Za-z0-9\-_.!~*'()&=+$,;?/]+)@({_HOST_NAME})(?::([1-5]?[0-9]{{1,4}}))?"
+    rf"<((sips?):(?:([A-Za-z0-9\-_.!~*'()&=+$,;?/]+)@)?({_HOST_NAME})(?::([1-5]?[0-9]{{1,4}}))?"
     r"((?:;[A-Za-z0-9\-_.!~*']+(?:=[A-Za-z0-9\-_.!~*':]+)?)*))>"
     rf"(?:;tag=([{TOKEN_CHARS}]+))?"
 )
@@ -208,7 +208,7 @@ def parse_name_addr(value: str, known: URI | None = None) -> NameAddr:
         quoted, token, text, scheme, user, host, port, uri_params, tag = usual.groups()
         if known is None or known.text != text:
             read = parse_uri_params(uri_params)
-            known = SipURI(text, scheme, user, None, host.lower(), int(port) if port else None, read, None)
+            known = SipURI(text, scheme, user or "", None, host.lower(), int(port) if port else None, read, None)
         return NameAddr(quoted or token or "", known, {"tag": tag} if tag else _NO_PARAMS)
     if value[:1] == "<":
         display = ""
