@@ -248,11 +248,15 @@ class Soak:
         """
         The node's numbers, as it writes them into its log when it is asked.
         """
+        def told() -> list[str]:
+            return [line for line in self._lines() if "snapshot: " in line]
+
+        before = len(told())
         os.kill(self._pid, signal.SIGUSR2)
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
-            lines = [line for line in self._lines() if "snapshot: " in line]
-            if lines:
+            lines = told()
+            if len(lines) > before:
                 pairs = (pair.partition("=") for pair in lines[-1].partition("snapshot: ")[2].split())
                 return {name: float(value) for name, _, value in pairs}
             time.sleep(0.05)

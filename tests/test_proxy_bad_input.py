@@ -5,6 +5,7 @@ The same at random and with real sockets is C{tests/soak.py}.
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 
 from sipdmq.config import CallsConfig
@@ -244,6 +245,38 @@ class RequestTests(CallTestCase):
 
     def tearDown(self) -> None:
         self.wait(300)
+        self.assert_nothing_left()
+
+
+class KeptTests(CallTestCase):
+    """
+    What is kept to be read faster is short: a stranger cannot fill the memory with it.
+    """
+
+    def test_long_values(self) -> None:
+        """
+        Different ones in each message, in every field that a parser looks at; the answer is all that comes of it.
+        """
+        def send(number: int) -> None:
+            zeros = "0" * (6000 + number)
+            more = [
+                f"Max-Forwards: {zeros}9", f"Expires: {zeros}1", f"Max-Breadth: {zeros}1",
+                f"Route: <sip:{NODE[0]};lr;x={zeros}>", f"Contact: <sip:carol@h>;expires={zeros}1;x={zeros}",
+                f"Proxy-Authorization: Digest realm={zeros}, nonce=x", f"Record-Route: <sip:{zeros}@h;lr>",
+            ]  # fmt: skip
+            message = self.make("MESSAGE", f"sip:bob@{'h' * 100}.{zeros[:5000]}.example.org", more)
+            self.send(message.replace(b"CSeq: 1", f"CSeq: {zeros}1".encode()))
+            self.send(self.make("M" + zeros))
+
+        for number in range(20):
+            send(number)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(20, 120):
+            send(number)
+        after, _ = tracemalloc.get_traced_memory()
+        self.assertLess(after - before, 200_000)  # bytes, of 5 MB that were received
         self.assert_nothing_left()
 
 

@@ -12,7 +12,9 @@ from sipdmq.errors import ParseError, TransactionStateError
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.messages import IMessageReceiver, IRequestSender
 from sipdmq.sip.message import response_to
-from tests.fakes import PHONE, PHONE_TCP, A, TransactionTestCase, outgoing, pump, request, statuses
+from sipdmq.sip.timers import TimerValues
+from sipdmq.transaction.layer import TransactionLayer
+from tests.fakes import PHONE, PHONE_TCP, A, TransactionTestCase, make_ids, outgoing, pump, request, statuses
 
 
 class LayerTestCase(TransactionTestCase):
@@ -40,6 +42,7 @@ class InterfaceTests(LayerTestCase):
         self.respond(200)
         numbers = self.layer.snapshot()
         self.assertEqual(numbers.pop("transaction.completed_bytes"), self.layer.completed.size)
+        self.assertEqual(numbers.pop("transaction.open_bytes"), request("INVITE").size)
         self.assertEqual(
             numbers, {"transaction.servers": 1, "transaction.clients": 1, "transaction.completed": 1}
         )
@@ -190,6 +193,19 @@ class BoundTests(LayerTestCase):
         self.assertEqual([event[:2] for event in self.taken()], [("send", 503)] * 2)
         self.assertIsNotNone(self.transport.last.headers.get("retry-after"))
         self.assertEqual(self.layer.snapshot()["transaction.servers"], 3)
+
+    def test_large_ones_take_more_room(self) -> None:
+        self.layer = TransactionLayer(self.clock, make_ids(), TimerValues(), 1000, 2**20, max_open_bytes=20_000)
+        self.layer.connect(self.transport, self.user)
+        for number in range(4):
+            self.receive(request("INVITE", via=f"SIP/2.0/UDP h:5062;branch=z9hG4bK{number}", body=b"x" * 9000))
+        self.assertEqual(statuses(self.transport.sent), [503])
+        for transaction in self.user.transactions:
+            transaction.respond(response_to(transaction.request, 486, "t"))
+        pump(self.clock, 40)
+        self.assertEqual(self.layer.snapshot()["transaction.open_bytes"], 0)
+        self.arrive(9)
+        self.assertEqual(len(self.user.transactions), 4)
 
     def test_a_retransmission_needs_no_room(self) -> None:
         for number in range(3):

@@ -83,6 +83,17 @@ class InviteServerTests(ServerTestCase):
         self.assertEqual(statuses(self.transport.sent), [180, 183, 183])
         self.assertEqual(len(self.user.transactions), 1)
 
+    def test_a_large_one_is_not_repeated_to_who_sends_small_ones(self) -> None:
+        """
+        The source of a datagram may be somebody else's address.
+        """
+        for source, expected in ((PHONE, 100), (PHONE_TCP, 183)):
+            transaction = self.start("INVITE", source, via=f"SIP/2.0/UDP h:5062;branch=z9hG4bK{expected}")
+            headers = [("Content-Type", "text/plain")]
+            transaction.respond(response_to(transaction.request, 183, "t1", headers, body=b"x" * 4000))
+            self.receive(self.request, source)
+            self.assertEqual(statuses(self.transport.sent[-2:]), [183, expected])
+
 
 class TimerGTests(ServerTestCase):
     """

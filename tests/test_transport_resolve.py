@@ -615,6 +615,22 @@ class HostileTests(ResolveTestCase):
         self.refuse("sip:example.com", table)
         self.assertEqual(len(self.dns.asked), 1 + 8 + 16)
 
+    def test_many_names_at_the_same_time(self) -> None:
+        """
+        Each question has a socket of its own while it waits.
+        """
+        names = [f"n{number}.example.com" for number in range(300)]
+        resolver = self.make({f"{name} A": None for name in names})
+        waiting = [resolver.resolve(parse_sip_uri(f"sip:{name}:5060")) for name in names]
+        self.assertEqual(len(self.dns.asked), 200)
+        for refused in waiting[200:]:
+            self.failureResultOf(refused, UnreachableError)
+        self.clock.advance(9)
+        for unanswered in waiting[:200]:
+            self.failureResultOf(unanswered, UnreachableError)
+        resolver.resolve(parse_sip_uri("sip:later.example.com:5060")).addErrback(lambda _: None)
+        self.assertEqual(self.dns.asked[200:], ["later.example.com A"])
+
     def test_targets_are_different(self) -> None:
         table = {
             "_sip._udp.example.com SRV": [srv(0, 0, 5070, "h1.example.com"), srv(1, 0, 5070, "h2.example.com")],

@@ -71,16 +71,20 @@ class TransactionLayer:
         timers: TimerValues,
         max_transactions: int,
         max_completed_bytes: int,
+        max_open_bytes: int = 2**28,
     ) -> None:
         """
         @param max_transactions: of server transactions that wait for an answer or an ACK; beyond, new requests are
             answered with 503.
+        @param max_open_bytes: of the requests of these transactions together; beyond, likewise.
         @param max_completed_bytes: for the responses that are kept for retransmitted requests.
         """
         self.clock = IReactorTime(clock)
         self.ids = ids
         self.timers = timers
         self._max_transactions = max_transactions
+        self._max_open_bytes = max_open_bytes
+        self._open_bytes = 0
         self._serial = 0
         self._servers: dict[str, ServerTransaction] = {}
         self._clients: dict[str, ClientTransaction] = {}
@@ -111,6 +115,7 @@ class TransactionLayer:
         for client in tuple(self._clients.values()):
             client.stop()
         self._servers.clear()
+        self._open_bytes = 0
         self._clients.clear()
         self._live_merges.clear()
         self.completed.stop()
@@ -125,6 +130,7 @@ class TransactionLayer:
         """
         return {
             "transaction.servers": len(self._servers),
+            "transaction.open_bytes": self._open_bytes,
             "transaction.clients": len(self._clients),
             "transaction.completed": len(self.completed),
             "transaction.completed_bytes": self.completed.size,
@@ -167,11 +173,12 @@ class TransactionLayer:
             transaction.handle(Event.REQUEST)
             return
         transaction = ServerTransaction(self, key, request, source)
-        if len(self._servers) >= self._max_transactions:
+        if len(self._servers) >= self._max_transactions or self._open_bytes > self._max_open_bytes:
             refusal = response_to(request, 503, self.ids.stateless_tag(key), [("Retry-After", "5")])
             transaction.respond_statelessly(refusal)
             return
         self._servers[key] = transaction
+        self._open_bytes += transaction.size
         try:
             self.user.request_received(transaction)
         except Exception:  # noqa: BLE001 - the edge to the services: one that breaks gets a 500 sent, not the node
@@ -295,7 +302,8 @@ class TransactionLayer:
         """
         The transaction is over; a retransmission would be a new request.
         """
-        self._servers.pop(server.key, None)
+        if self._servers.pop(server.key, None) is not None:
+            self._open_bytes -= server.size
         if server.merge:
             self._live_merges.pop(server.merge, None)
         server.stop()
@@ -305,7 +313,8 @@ class TransactionLayer:
         A non-INVITE transaction was answered: what is left of it is its key and its response. Nothing at all on a
         reliable transport, where timer J is zero.
         """
-        self._servers.pop(server.key, None)
+        if self._servers.pop(server.key, None) is not None:
+            self._open_bytes -= server.size
         if server.merge:
             self._live_merges.pop(server.merge, None)
         target = server.target

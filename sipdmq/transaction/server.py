@@ -11,7 +11,7 @@ from zope.interface import classImplements
 
 from sipdmq.errors import TransactionStateError
 from sipdmq.interfaces.messages import IServerTransaction
-from sipdmq.records import Source, Target
+from sipdmq.records import Protocol, Source, Target
 from sipdmq.sip.fsm import INVITE_SERVER, NON_INVITE_SERVER, Action, Event, State, Table, step
 from sipdmq.sip.headers import Headers
 from sipdmq.sip.message import Request, Response, response_to
@@ -34,6 +34,7 @@ _START_J: Final = Action.START_J
 _USER_2XX: Final = Event.USER_2XX
 
 _NO_HEADERS: Final = Headers()
+_AMPLIFICATION: Final = 3
 _ANSWERED: Final = frozenset((State.ACCEPTED, State.COMPLETED, State.CONFIRMED, State.TERMINATED))
 
 
@@ -53,6 +54,7 @@ class ServerTransaction:
         "merge",
         "request",
         "serial",
+        "size",
         "source",
         "state",
         "to_tag",
@@ -63,6 +65,7 @@ class ServerTransaction:
         self.key = key
         self.serial = layer.next_serial()
         self.request = request
+        self.size = request.size
         self.source = source
         self._table: Table = NON_INVITE_SERVER
         self.state = _TRYING
@@ -189,8 +192,7 @@ class ServerTransaction:
                 # Timer J is the completed table's; of the rest of this transaction nothing is needed any more.
                 layer.server_completed(self, self._response)
             elif action is Action.RESEND_RESPONSE:
-                if self._response:
-                    layer.transport.send(self._response, self.target)
+                self._resend(is_asked=self.state is State.PROCEEDING)
             elif action is Action.SEND_TRYING:
                 if not self._response:
                     self._response = format_message(response_to(self.request, 100))
@@ -210,6 +212,18 @@ class ServerTransaction:
                 layer.user.response_lost(self, reason)
             else:
                 layer.start_timer(self, action, layer.transport.is_reliable(self.target))
+
+    def _resend(self, is_asked: bool) -> None:
+        """
+        @param is_asked: an INVITE came again whose answer is still open. Who sends small ones in somebody else's name
+            shall not have us send large ones to him: 100 says as well that it has arrived.
+        """
+        response = self._response
+        if not response:
+            return
+        if is_asked and len(response) > _AMPLIFICATION * self.size and self.source.protocol is Protocol.UDP:
+            response = format_message(response_to(self.request, 100))
+        self._layer.transport.send(response, self.target)
 
     def stop(self) -> None:
         """

@@ -332,6 +332,20 @@ class Connections:
         self.unsent += 1
         self._clock.callLater(0, self._failed, target, reason)
 
+    def has_shown(self, flow: str, name: str) -> bool:
+        """
+        Whether the other end of a connection, whoever opened it, has shown a certificate of that name, or address:
+        valid by the authorities that we trust, and its own.
+        """
+        stream = self._by_flow.get(flow)
+        if stream is None or stream in self._shaking_since or stream.source.protocol is not _TLS:
+            return False
+        try:
+            self._with_tls.check_peer(stream.transport, name)
+        except UnreachableError:
+            return False
+        return True
+
     def is_alive(self, flow: str) -> bool:
         """
         See L{IFlows.is_alive}.

@@ -75,6 +75,7 @@ _MAX_NAMES: Final = 8  # hosts or services that one answer may send us on to
 _MAX_ALIASES: Final = 8  # CNAMEs in a row
 _MAX_RECORDS: Final = 64  # of one section of one answer; the rest is ignored
 _MAX_REMEMBERED: Final = 512  # answers
+_MAX_ASKING: Final = 200  # each question has a socket of its own; whoever names more unknown hosts gets no answer
 _MAX_TTL: Final = 300.0  # seconds; the hosts file has no TTL, and twisted.names gives it an hour
 _NOTHING_TTL: Final = 5.0  # seconds; of a failure too, so that a dead DNS server does not delay every request
 
@@ -185,6 +186,7 @@ class _Answers:
         self._clock = IReactorTime(clock)
         self._patience = patience
         self._remembered: dict[tuple[bytes, int], _Answer] = {}
+        self._asking = 0
 
     async def lookup(self, name: bytes, record_type: int, deadline: float) -> tuple[list[Any], _Section]:
         """
@@ -206,13 +208,19 @@ class _Answers:
 
     def _ask(self, name: bytes, record_type: int, deadline: float) -> Deferred[_Answer]:
         patience = min(self._patience, deadline - self._clock.seconds())
-        if patience <= 0 or not _DOMAIN.fullmatch(name):
+        if patience <= 0 or not _DOMAIN.fullmatch(name) or self._asking >= _MAX_ASKING:
             return succeed(_NOTHING)
+        self._asking += 1
         asked: Deferred[Any] = self._dns.query(dns.Query(name, record_type, dns.IN), _REPEAT)
         asked.addTimeout(patience, self._clock)
+        asked.addBoth(self._asked)
         return asked.addCallbacks(
             self._answered, self._failed, (name, record_type), errbackArgs=(name, record_type, patience)
         )
+
+    def _asked(self, result: Any) -> Any:
+        self._asking -= 1
+        return result
 
     def _failed(self, reason: Failure, name: bytes, record_type: int, patience: float) -> _Answer:
         if not isinstance(reason.value, (dns.DomainError, dns.AuthoritativeDomainError)):
