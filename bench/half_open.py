@@ -51,8 +51,8 @@ _TABLES = ("proxy.contexts", "transaction.servers", "transaction.clients", "tran
 @dataclass(frozen=True)
 class HalfOpenResult:
     """
-    @ivar opened: INVITEs that were open together when memory was measured.
-    @ivar bytes_each: resident bytes of the node for each of them, the first time.
+    @ivar opened: INVITEs that were open together.
+    @ivar bytes_each: resident bytes of the node for each of them at most, until the last was forgotten; the first time.
     @ivar bytes_again: what the second round added to the first one's most, for each.
     @ivar left: what the tables of the node hold in the end.
     """
@@ -172,16 +172,19 @@ def _call(server: SipdmqNode, count: int, is_stream: bool, mark: str) -> None:
         caller.close()
 
 
-def _wait_until_empty(server: SipdmqNode) -> dict[str, int]:
+def _wait_until_empty(server: SipdmqNode) -> tuple[dict[str, int], int]:
     """
-    @return: what is left after the time that it may take.
+    @return: what is left after the time that it may take; and the most resident bytes until then: the end of a call
+        has its own CANCEL and its own answer.
     """
     deadline = time.monotonic() + FORGOTTEN_AFTER
+    most = 0
     while True:
+        most = max(most, server.resident_bytes())
         numbers = _numbers(server)
         left = {name: numbers[name] for name in _TABLES if numbers[name]}
         if not left or time.monotonic() > deadline:
-            return left
+            return left, most
         time.sleep(2)
 
 
@@ -199,8 +202,8 @@ def measure(server: SipdmqNode, kind: str, count: int) -> HalfOpenResult:
             _call(server, count, is_stream, turn)
             time.sleep(1)
             opened = _numbers(server)["transaction.servers"]
-            most.append(server.resident_bytes())
-            left = _wait_until_empty(server)
+            left, resident = _wait_until_empty(server)
+            most.append(resident)
     return HalfOpenResult(kind, opened, (most[0] - before) / max(1, opened), (most[1] - most[0]) / max(1, opened), left)
 
 

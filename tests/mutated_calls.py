@@ -135,16 +135,20 @@ class Side:
             self.link.close()
         return not is_bad
 
-    def _take_challenge(self, response: bytes) -> None:
+    def _take_challenge(self, response: bytes) -> bool:
+        """
+        @return: whether it is a challenge that can be answered.
+        """
         if self._digest is None or not response.startswith((b"SIP/2.0 401", b"SIP/2.0 407")):
-            return
+            return False
         found = fields_of(response, b"www-authenticate") + fields_of(response, b"proxy-authenticate")
         values = [value.decode("utf-8", "surrogateescape") for value in found]
         try:
             # The other side makes up and damages challenges, too.
             self._digest.take([value for value in values if {"realm", "nonce"} <= read_challenge(value).keys()])
         except AssertionError:
-            pass
+            return False
+        return True
 
     def _in_dialog(self, dialog: Dialog) -> tuple[bytes, bool]:
         """
@@ -337,7 +341,8 @@ class Callee(Side):
         messages = self.link.receive()
         for message in messages:
             if message.startswith(b"SIP/2.0 "):
-                self._take_challenge(message)
+                if self._take_challenge(message):
+                    self._registered_at = 0.0
             elif not message.startswith(b"ACK "):
                 self._open = [*self._open[-MAX_CALLS:], message]
         return messages
