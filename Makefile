@@ -7,13 +7,16 @@ CONFIG = etc/node.ini
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL = help
-.PHONY: help run test bench soak certs lint compiled clean
+.PHONY: help run cluster test bench soak certs lint compiled clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
 
 run: $(VENV)/installed ## a node in the foreground, with etc/node.ini; Ctrl-C ends it
 	$(BIN)/twistd -n --pidfile= sipdmq -c '$(CONFIG)'
+
+cluster: $(VENV)/installed ## three nodes that are one cluster, on 127.0.0.1 to 127.0.0.3; Ctrl-C ends all
+	$(BIN)/python etc/cluster/run.py $(BIN)/twistd
 
 test: $(VENV)/installed-dev ## all tests; those against other SIP programs are skipped where these are missing
 	$(BIN)/python -m twisted.trial tests

@@ -1,8 +1,8 @@
 """
 Every exception of sipdmq. Each says who is at fault, and what to answer.
 
-L{ConfigError} is the operator's to mend, L{ParseError} and L{DecodeError} the peer's fault, L{RequestRefused} a decision of ours,
-L{UnreachableError} the network's doing, and L{TransactionStateError} our own mistake.
+L{ConfigError} is the operator's to mend, L{ParseError} and L{DecodeError} the peer's fault, L{RequestRefused} a
+decision of ours, L{UnreachableError} the network's doing, and L{TransactionStateError} our own mistake.
 """
 
 from __future__ import annotations

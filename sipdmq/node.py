@@ -225,19 +225,29 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     # transports and transactions
     transport = TransportLayer(reactor, reactor, ids, listeners, config.limits, tls)
     timers = TimerValues(config.timers.t1, config.timers.t2, config.timers.t4)
-    transactions = TransactionLayer(reactor, ids, timers, config.limits.transactions, config.limits.completed_bytes)
+    transactions = TransactionLayer(
+        reactor,
+        ids,
+        timers,
+        config.limits.transactions,
+        config.limits.completed_bytes,
+        config.limits.transaction_bytes,
+    )
     families = list(dict.fromkeys(family_of(each.host) for each in listeners))
     dns = createResolver(servers=list(config.dns.servers) or None)
     resolver = TargetResolver(dns, reactor, {each.protocol for each in listeners}, families, config.dns.timeout)
 
     # services
     cookies = RouteCookies(derive_key(secret, "record-route"))
-    store = MemoryLocationStore(reactor, now, config.limits.tombstones)
+    forget_after = int(config.dmq.forget_after) if config.dmq.is_enabled else 0
+    store = MemoryLocationStore(reactor, now, config.limits.tombstones, forget_after)
     limits = config.registrar
     registrar = Registrar(
         store,
         domains,
-        RegisterLimits(limits.min_expires, limits.default_expires, limits.max_expires, limits.max_contacts),
+        RegisterLimits(
+            limits.min_expires, limits.default_expires, limits.max_expires, limits.max_contacts, forget_after
+        ),
         ids,
         now,
     )
@@ -289,6 +299,9 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     dispatcher.allow("REGISTER")
     if cluster is not None:
         functions.dmq = cluster.functions
+        if cluster.lookup is not None:
+            functions.lookup_elsewhere = cluster.lookup.find
+        dispatcher.deliver_to(flows, cluster.tokens.read)
         if hasattr(policy, "route_kdmq"):
             cluster.functions.route_by(policy, functions)
         dispatcher.add_service("KDMQ", cluster.service)

@@ -350,6 +350,8 @@ class ChannelMessage(NamedTuple):
     @ivar channel: the user part of its Request-URI.
     @ivar sender: the node in its From, L{None} if that is not in our list.
     @ivar hops: Max-Forwards, 0 when there is none.
+    @ivar name: whom its From names, in our list or not; its host may be a name; L{None} if it is no name of a node.
+    @ivar agent: its User-Agent.
     """
 
     channel: str
@@ -358,6 +360,8 @@ class ChannelMessage(NamedTuple):
     content_type: str
     body: bytes
     hops: int = 0
+    name: NodeName | None = None
+    agent: str = ""
 
 
 class ChannelReply(NamedTuple):

@@ -43,6 +43,7 @@ class RefusalTests(SynchronousTestCase):
             (refuse.unsupported_scheme(), 416, ()),
             (refuse.bad_extension(["foo", "bar"]), 420, (("Unsupported", "foo, bar"),)),
             (refuse.interval_too_brief(60), 423, (("Min-Expires", "60"),)),
+            (refuse.flow_failed(), 430, ()),
             (refuse.temporarily_unavailable(), 480, ()),
             (refuse.no_such_dialog(), 481, ()),
             (refuse.merged_request(), 482, ()),
@@ -55,7 +56,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual((refusal.status, refusal.headers), (status, headers))
 
     def test_every_public_name_is_tried_here(self) -> None:
-        self.assertEqual(len(refuse.__all__), 14 + len(("answer", "answer_parse_error")))
+        self.assertEqual(len(refuse.__all__), 15 + len(("answer", "answer_parse_error")))
 
 
 class AnswerTests(SynchronousTestCase):

@@ -52,6 +52,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     ),
     "sipdmq.core": ("sipdmq.sip", *LEAVES),
     "sipdmq.core.auth": ACTING,
+    "sipdmq.core.coroutines": ACTING,
     "sipdmq.core.credentials": ACTING,
     "sipdmq.core.dispatch": ACTING,
     "sipdmq.core.functions": ACTING,

@@ -20,6 +20,7 @@ from sipdmq.config.sections import (
     TLSConfig,
     TLSDomainConfig,
 )
+from sipdmq.config.usrloc import UsrlocConfig
 from sipdmq.config.values import GatewayTarget
 
 __all__ = [
@@ -36,5 +37,6 @@ __all__ = [
     "TLSConfig",
     "TLSDomainConfig",
     "TimersConfig",
+    "UsrlocConfig",
     "load",
 ]

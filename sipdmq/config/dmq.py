@@ -24,7 +24,6 @@ __all__ = ["DMQConfig", "check", "listener_of", "protocol_of"]
 Network = IPv4Network | IPv6Network
 
 MAX_ADDRESSES: Final = 100
-_LOOPBACK: Final[tuple[Network, ...]] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _REPLICABLE: Final = ("REGISTER", "PUBLISH")
 _BY_PARAM: Final = {protocol.name.lower(): protocol for protocol in Protocol}
 
@@ -122,12 +121,12 @@ class DMQConfig:
     @ivar server_socket: a listener as its C{str}; empty: the one of C{server_address}.
     @ivar worker_usleep: microseconds.
     @ivar event_callback: C{"package.module:function"} or empty.
-    @ivar allow: see L{networks}.
+    @ivar allow: from where nodes may join whom nobody has named; empty on loopback: all of loopback.
     @ivar replicate: methods whose requests are copied to all nodes.
     @ivar window: messages to one node, on one channel, that may be unanswered at once.
     """
 
-    server_address: SipURI | None = key(None, _address)
+    server_address: SipURI | None = key(None, _address)  # noqa: RUF009 - as all others
     server_socket: str = key("", _socket)
     notification_address: tuple[SipURI, ...] = key((), _addresses)
     notification_channel: str = key("notification_peer", _channel)
@@ -159,15 +158,6 @@ class DMQConfig:
         Whether this node is in a cluster.
         """
         return self.server_address is not None
-
-    @property
-    def networks(self) -> tuple[Network, ...]:
-        """
-        From where nodes may join whom nobody has named: C{allow}; on loopback, where that is empty, all of loopback.
-        """
-        if not self.allow and self.server_address is not None and is_loopback(self.server_address.host):
-            return _LOOPBACK
-        return self.allow
 
 
 def is_loopback(host: str) -> bool:
@@ -211,8 +201,8 @@ def listener_of(config: NodeConfig) -> Listener:
             return listener
     raise wrong(
         "server_address",
-        f"'{uri}' is neither the address nor the advertised one of a {protocol.name} listener of [node] listen: {names}; "
-        "or name the listener in server_socket",
+        f"'{uri}' is neither the address nor the advertised one of a {protocol.name} listener of [node] listen: "
+        f"{names}; or name the listener in server_socket",
     )
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Final
 
-from sipdmq.config import dmq, values
+from sipdmq.config import dmq, usrloc, values
 from sipdmq.config.sections import (
     AuthConfig,
     CallsConfig,
@@ -42,6 +42,7 @@ _SECTIONS: Final[Mapping[str, type]] = {
     "calls": CallsConfig,
     "tls": TLSConfig,
     "dmq": dmq.DMQConfig,
+    "usrloc": usrloc.UsrlocConfig,
 }
 
 
@@ -159,7 +160,8 @@ def _check_together(config: NodeConfig) -> None:
         if not gateway.target:
             raise ConfigError(path, f"gateway {name}", "target", "is missing; as target = sip:192.0.2.9:5060")
     _check_tls(config)
-    dmq.check(config, bool(getattr(getattr(config, "usrloc", None), "enable", False)))
+    dmq.check(config, config.usrloc.enable)
+    usrloc.check(config)
     for alias, domain in config.node.aliases:
         if domain not in config.node.domains:
             raise ConfigError(path, "node", "aliases", f"'{alias}' stands for '{domain}', which is not in domains")

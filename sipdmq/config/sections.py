@@ -11,6 +11,7 @@ from typing import Final
 
 from sipdmq.config import values
 from sipdmq.config.dmq import DMQConfig
+from sipdmq.config.usrloc import UsrlocConfig
 from sipdmq.config.values import GatewayTarget, key
 from sipdmq.records import Listener, Protocol
 from sipdmq.sip.parser import DEFAULT_LIMITS, ParserLimits
@@ -179,8 +180,10 @@ class LimitsConfig:
     headers: int = key(DEFAULT_LIMITS.headers, values.whole(10, 100_000))
     header_length: int = key(DEFAULT_LIMITS.header_length, values.whole(100, 2**20))
     transactions: int = key(100_000, values.whole(10, 10**7))
+    transaction_bytes: int = key(2**28, values.whole(2**20, 2**36))
     completed_bytes: int = key(64 * 2**20, values.whole(2**16, 2**36))
     tombstones: int = key(100_000, values.whole(0, 10**8))
+    contacts_per_aor: int = key(200, values.whole(1, 10_000))
     connections: int = key(20_000, values.whole(1, 10**6))
     connections_per_source: int = key(1_000, values.whole(1, 10**6))
     idle_timeout: float = key(7300.0, values.seconds(1, 10**6))
@@ -221,7 +224,8 @@ class NodeConfig:
     calls: CallsConfig = CallsConfig()
     gateways: Mapping[str, GatewayConfig] = field(default_factory=dict)
     tls: TLSConfig = TLSConfig()
-    dmq: DMQConfig = DMQConfig()
+    dmq: DMQConfig = DMQConfig()  # noqa: RUF009 - frozen
+    usrloc: UsrlocConfig = UsrlocConfig()  # noqa: RUF009 - frozen
     tls_domains: Mapping[str, TLSDomainConfig] = field(default_factory=dict)
 
     def beside(self, name: str) -> str:

@@ -19,6 +19,7 @@ from sipdmq.records import Binding
 from sipdmq.sip.uri import URI, OtherURI, canonical_escapes, parse_uri
 
 __all__ = [
+    "CONTACT_OVERHEAD",
     "MAX_ANSWER",
     "PERMANENT",
     "answer_size",

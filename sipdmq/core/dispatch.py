@@ -5,7 +5,6 @@ Which request goes where: to the server itself, along the route of its dialog, o
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from types import CoroutineType
 from typing import Any, Final, TypeGuard
 
@@ -17,14 +16,15 @@ from zope.interface import implementer
 
 from sipdmq.core import refuse
 from sipdmq.core.auth import fit_answer
+from sipdmq.core.coroutines import close_coroutine, wait_for
 from sipdmq.core.domains import Domains
 from sipdmq.core.functions import SUPPORTED, NodeFunctions, RoutedRequest, check_required
-from sipdmq.core.routes import RouteCookies, preprocess
+from sipdmq.core.routes import DIALOG_METHODS, FlowOf, RouteCookies, RouteVerdict, preprocess
 from sipdmq.errors import ParseError, RequestRefused
 from sipdmq.interfaces.inspection import IInspectable
-from sipdmq.interfaces.messages import IServerTransaction, ITransactionUser
+from sipdmq.interfaces.messages import IFlows, IServerTransaction, ITransactionUser
 from sipdmq.interfaces.routing import IProxy, IRoutingPolicy
-from sipdmq.records import Protocol, Source
+from sipdmq.records import Destination, Protocol, Source
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Request, Response, response_to
 from sipdmq.sip.uri import URI, SipURI
@@ -49,6 +49,7 @@ class Dispatcher:
     _policy: IRoutingPolicy
     _functions: NodeFunctions
     _proxy: Any
+    _flows: Any
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class Dispatcher:
         self._respond_to_source = respond_to_source
         self._is_guarded = is_guarded
         self._services: dict[str, ITransactionUser] = {}
+        self._flow_of: FlowOf | None = None
         self._allowed = ["OPTIONS"]
         self._complained_at = -COMPLAINT_INTERVAL
         self._broken = 0
@@ -85,6 +87,16 @@ class Dispatcher:
         self._policy = IRoutingPolicy(policy)
         self._functions = functions
         self._proxy = ITransactionUser(IProxy(proxy))
+
+    def deliver_to(self, flows: IFlows, flow_of: FlowOf) -> None:
+        """
+        In a cluster: requests whose Route names a connection of ours go there, without asking the policy: a member has
+        got that Route from us, for a phone that only we can reach.
+
+        @param flow_of: as for L{preprocess<sipdmq.core.routes.preprocess>}.
+        """
+        self._flows = IFlows(flows)
+        self._flow_of = flow_of
 
     def add_service(self, method: str, service: ITransactionUser) -> None:
         """
@@ -129,7 +141,10 @@ class Dispatcher:
                 self._serve_cluster(transaction)
                 return
             if "route" in request.headers.first or (isinstance(uri, SipURI) and "maddr" in uri.params):
-                verdict = preprocess(request, self._is_ours, self._cookies)
+                verdict = preprocess(request, self._is_ours, self._cookies, self._flow_of)
+                if verdict.flow is not None and request.method != "REGISTER":
+                    self._deliver(transaction, verdict)
+                    return
                 if verdict.is_in_dialog and request.method != "REGISTER":
                     self._proxy.follow(transaction, verdict, caller="")
                     return
@@ -151,6 +166,22 @@ class Dispatcher:
 
     def _is_ours(self, uri: URI) -> TypeGuard[SipURI]:
         return self._domains.domain_of(uri) is not None
+
+    def _deliver(self, transaction: IServerTransaction, verdict: RouteVerdict) -> None:
+        """
+        To the phone at the other end of a connection of ours, or to nobody.
+        """
+        target = self._flows.target_of(verdict.flow) if verdict.flow else None
+        if target is None:
+            raise refuse.flow_failed()
+        request = verdict.request
+        self._proxy.relay(
+            transaction,
+            request,
+            (Destination(request.uri_text, target=target),),
+            record_route=request.method in DIALOG_METHODS,
+            caller="",
+        )
 
     def _serve_cluster(self, transaction: IServerTransaction) -> None:
         """
@@ -205,7 +236,7 @@ class Dispatcher:
         if type(outcome) is CoroutineType:
             self._go_on(outcome, request)
         elif isinstance(outcome, Deferred):
-            self._go_on(_wait_for(outcome), request)
+            self._go_on(wait_for(outcome), request)
         else:
             self._finished(request)
 
@@ -230,7 +261,7 @@ class Dispatcher:
             self._failed(request, Failure())
         else:
             if not isinstance(awaited, Deferred):
-                _close(coroutine)
+                close_coroutine(coroutine)
                 self._failed(request, Failure(TypeError(f"a policy can await Deferreds only, not {awaited!r}")))
                 return
             if not request.is_suspended:
@@ -249,7 +280,7 @@ class Dispatcher:
 
     def _took_too_long(self, coroutine: Coroutine[Any, Any, Any], request: RoutedRequest) -> None:
         self._wake(request)
-        _close(coroutine)
+        close_coroutine(coroutine)
         self._broke(request, Failure(TimeoutError(f"the policy waited for more than {POLICY_TIMEOUT:g} s")))
 
     def _wake(self, request: RoutedRequest) -> None:
@@ -359,18 +390,3 @@ class Dispatcher:
         See L{ITransactionUser.response_lost}.
         """
         self._proxy.response_lost(transaction, reason)
-
-
-def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
-    """
-    End a policy where it waits; what it says to that does not matter.
-    """
-    with suppress(Exception):  # the edge to the operator's own code, which will be complained of anyway
-        coroutine.close()
-
-
-async def _wait_for(outcome: Deferred[Any]) -> None:
-    """
-    What a plain policy returned, as a coroutine.
-    """
-    await outcome

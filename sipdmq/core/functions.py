@@ -4,8 +4,10 @@ What a routing policy is given: a request, and what the node can do with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
+
+from twisted.internet.defer import Deferred
 
 from sipdmq.core import refuse
 from sipdmq.core.auth import Authenticator, remove_credentials, username_of
@@ -89,6 +91,10 @@ class RoutedRequest:
 class NodeFunctions:
     """
     The C{node} of L{IRoutingPolicy.route<sipdmq.interfaces.routing.IRoutingPolicy.route>}.
+
+    @ivar dmq: L{sipdmq.dmq.functions.DMQFunctions}, the cluster; L{None} where the node is in none.
+    @ivar lookup_elsewhere: asks the cluster for an AoR that this node does not know, while it still syncs; L{None}
+        where the node is in none.
     """
 
     def __init__(
@@ -111,6 +117,8 @@ class NodeFunctions:
         self._gateways = IGateways(gateways)
         self._authenticator = authenticator
         self._credentials = None if credentials is None else ICredentialStore(credentials)
+        self.dmq: Any = None
+        self.lookup_elsewhere: Callable[[str], Deferred[tuple[Binding, ...]]] | None = None
 
     def is_ours(self, uri: URI) -> bool:
         """
@@ -176,6 +184,8 @@ class NodeFunctions:
         if aor is None or domain is None or not isinstance(uri, SipURI):
             raise refuse.not_found()
         bindings: tuple[Binding, ...] = await self._store.lookup(aor)
+        if not bindings and self.lookup_elsewhere is not None:
+            bindings = await self.lookup_elsewhere(aor)
         if not bindings:
             if request.user and not await self._is_known(username_of(uri), domain):
                 raise refuse.not_found()

@@ -15,6 +15,7 @@ __all__ = [
     "answer_parse_error",
     "bad_extension",
     "bad_request",
+    "flow_failed",
     "forbidden",
     "interval_too_brief",
     "merged_request",
@@ -64,6 +65,13 @@ def method_not_allowed(allowed: Iterable[str]) -> RequestRefused:
     405 (RFC 3261 §8.2.1).
     """
     return RequestRefused(405, [("Allow", ", ".join(allowed))])
+
+
+def flow_failed() -> RequestRefused:
+    """
+    430: the connection that is the only way to a phone is gone (RFC 5626 §11.5).
+    """
+    return RequestRefused(430)
 
 
 def forbidden(reason: str) -> RequestRefused:

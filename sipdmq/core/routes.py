@@ -30,6 +30,7 @@ from sipdmq.sip.uri import DEFAULT_PORT, URI, SipURI, normalize_host, parse_uri
 
 __all__ = [
     "DIALOG_METHODS",
+    "FlowOf",
     "Opened",
     "RouteCookies",
     "RouteVerdict",
@@ -94,6 +95,8 @@ class RouteVerdict(NamedTuple):
     @ivar was_ours: a Route, or the Request-URI of a strict router, was ours and has been removed.
     @ivar side: how the next hop is reached, when no Route is left and its Contact will not do.
     @ivar facing: the last URI of ours that was removed: names the listener that faces the next hop.
+    @ivar flow: the connection that a Route made by the cluster names: the request goes there and nowhere else. Empty
+        for one that nobody made; L{None} if there is no such Route.
     """
 
     request: Request
@@ -102,6 +105,11 @@ class RouteVerdict(NamedTuple):
     is_from_caller: bool = False
     side: Side | None = None
     facing: SipURI | None = None
+    flow: str | None = None
+
+
+FlowOf = Callable[[SipURI], "str | None"]
+"""From a Route of ours to the connection that it names, as C{RouteVerdict.flow}."""
 
 
 def contact_mark(uri: URI) -> int:
@@ -276,7 +284,9 @@ def _without_maddr(uri: SipURI) -> str:
     return f"{head}@{host}{params}" if uri.user else f"{head}{host}{params}"
 
 
-def preprocess(request: Request, is_ours: Callable[[SipURI], bool], cookies: RouteCookies) -> RouteVerdict:
+def preprocess(
+    request: Request, is_ours: Callable[[SipURI], bool], cookies: RouteCookies, flow_of: FlowOf | None = None
+) -> RouteVerdict:
     """
     Take ourselves out of a request's route.
 
@@ -285,6 +295,7 @@ def preprocess(request: Request, is_ours: Callable[[SipURI], bool], cookies: Rou
 
     @param request: not changed.
     @param is_ours: whether a URI's host and port are this node.
+    @param flow_of: reads the Routes that only nodes of the cluster can make; L{None} outside of one.
     @raise ParseError: the Request-URI that a strict router put into Route has headers, which none may.
     @see: RFC 3261 §16.4
     """
@@ -310,11 +321,17 @@ def preprocess(request: Request, is_ours: Callable[[SipURI], bool], cookies: Rou
     if isinstance(uri, SipURI) and "maddr" in uri.params and _is_led_to_us(uri, is_ours):
         target = _without_maddr(uri)
     passed = 0
+    flow: str | None = None
     for value in routes:
         route = parse_route(value).uri
         if not isinstance(route, SipURI) or not _is_led_to_us(route, is_ours):
             break
         passed += 1
+        if flow_of is not None and route.user:
+            flow = flow_of(route)
+            if flow is not None:
+                facing = route
+                break
         opened = cookies.open(route, request)
         if facing is None:
             is_in_dialog = opened is not None
@@ -328,6 +345,8 @@ def preprocess(request: Request, is_ours: Callable[[SipURI], bool], cookies: Rou
         routed.headers.replace("Route", ", ".join(rest))
     elif has_route:
         routed.headers.remove("route")
+    if flow is not None:
+        return RouteVerdict(routed, False, True, False, None, facing, flow)
     if not is_in_dialog or opened is None:
         return RouteVerdict(routed, is_in_dialog, facing is not None, False, None, facing)
     side = None if rest else opened.ahead

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from zope.interface import Attribute, Interface
 
-__all__ = ["IBroadcaster", "IChannelPeer", "IMembership", "INodeListener", "IReplicator"]
+__all__ = ["IBroadcaster", "IChannelPeer", "IMembership", "INodeListener", "IRepairer", "IReplicator"]
 
 
 class IMembership(Interface):
@@ -96,6 +96,19 @@ class IChannelPeer(Interface):
         Fragments of one or several changes as the body of one message.
 
         @return: C{(content_type, body)}: C{str}, C{bytes}
+        """
+
+
+class IRepairer(Interface):
+    """
+    An L{IChannelPeer} that can put right what a node has missed: it was away, or too much waited for it.
+    """
+
+    def repair(node):
+        """
+        Put (L{IReplicator.put_for}) what this node last changed itself, and what it removed, paged and paced.
+
+        @param node: the L{ClusterNode<sipdmq.records.ClusterNode>}, active again, to which changes went lost.
         """
 
 

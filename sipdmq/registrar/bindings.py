@@ -8,6 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from sipdmq.core import refuse
+from sipdmq.core.contacts import (
+    CONTACT_OVERHEAD,
+    MAX_ANSWER,
+    answer_size,
+    contact_key,
+    known_until,
+    remembered_until,
+)
 from sipdmq.records import Binding
 from sipdmq.sip.fields import NameAddr, parse_q, q_text
 from sipdmq.sip.grammar import MAX_DELTA_SECONDS, parse_number
@@ -25,15 +33,12 @@ __all__ = [
     "read_register",
 ]
 
-MAX_ANSWER: Final = 30_000
-"""
-Characters that the contacts of an AoR may take in an answer: half a datagram; the request's own lines come on top.
-"""
-CONTACT_OVERHEAD: Final = 40  # "Contact: <>;q=0.555;expires=7200" and the line end
 MAX_CONTACT: Final = MAX_ANSWER - CONTACT_OVERHEAD
 HOUR: Final = 3600
 TOMBSTONE_LIFETIME: Final = 32
-"""Seconds for which a removed binding is remembered: as long as a delayed REGISTER may still arrive (64 × T1)."""
+"""
+Seconds for which a node alone remembers a removed binding: as long as a delayed REGISTER may still arrive (64 × T1).
+"""
 
 
 class RegisterLimits(NamedTuple):
@@ -44,12 +49,15 @@ class RegisterLimits(NamedTuple):
     @ivar default_expires: for who names none.
     @ivar max_expires: longer ones are shortened.
     @ivar max_contacts: of one address-of-record.
+    @ivar forget_after: in a cluster, how long the removal of a permanent contact is remembered
+        (L{remembered_until<sipdmq.core.contacts.remembered_until>}); 0: the node is alone.
     """
 
     min_expires: int = 60
     default_expires: int = 3600
     max_expires: int = 7200
     max_contacts: int = 20
+    forget_after: int = 0
 
 
 class Way(NamedTuple):
@@ -175,6 +183,28 @@ def is_same_contact(binding: Binding, update: ContactUpdate) -> bool:
     return binding.contact == update.uri.text or same_uri(parse_uri(binding.contact), update.uri)
 
 
+def _has_identity(binding: Binding, update: ContactUpdate) -> bool:
+    """
+    Whether an update is about this very record (L{identity<sipdmq.core.contacts.identity>}).
+    """
+    if update.instance and update.reg_id:
+        return update.instance == binding.instance and update.reg_id == binding.reg_id
+    if binding.instance and binding.reg_id:
+        return False
+    return binding.contact == update.uri.text or contact_key(parse_uri(binding.contact)) == contact_key(update.uri)
+
+
+def _find(records: Sequence[Binding], update: ContactUpdate) -> int | None:
+    """
+    The place of the record that an update is about, the live ones before the removed, the very same before those that
+    are only equal by §19.1.4.
+    """
+    same = [at for at, binding in enumerate(records) if is_same_contact(binding, update)]
+    if len(same) < 2:
+        return same[0] if same else None
+    return min(same, key=lambda at: (records[at].removed, not _has_identity(records[at], update)))
+
+
 def _follows(register: Register, binding: Binding) -> bool:
     """
     Whether the REGISTER is newer than the one that wrote the binding (§10.3: CSeq within a Call-ID).
@@ -187,14 +217,26 @@ def _bind(
 ) -> Binding:
     way = register.way
     # A change follows whatever it replaces, whatever the clock says.
-    last_modified = now if previous is None else max(now, previous.last_modified + 1)
+    last_modified = now
+    expires_at = now + update.expires_in
+    latest = 0
+    ruid = ""
+    others: tuple[str, ...] = ()
+    if previous is not None:
+        last_modified = max(now, previous.last_modified + 1)
+        latest = previous.known_until or previous.expires_at
+        if latest <= expires_at:
+            latest = 0
+        if not previous.is_hidden:  # else its name is that of another record now
+            ruid = previous.ruid
+            others = previous.other_ruids
     return Binding(
         register.aor,
-        new_ruid() if previous is None else previous.ruid,
+        ruid or new_ruid(),
         update.uri.text,
         update.params,
         update.q,
-        now + update.expires_in,
+        expires_at,
         register.call_id,
         register.cseq,
         update.instance,
@@ -205,18 +247,28 @@ def _bind(
         way.flow,
         register.user_agent,
         last_modified,
+        0,
+        False,
+        latest,
+        False,
+        others,
     )
 
 
-def _tombstone(register: Register, binding: Binding, now: int) -> Binding:
+def _tombstone(register: Register, binding: Binding, now: int, limits: RegisterLimits) -> Binding:
     """
     The memory that this REGISTER removed the binding, or removed it again: the latest one counts.
     """
+    latest = known_until(binding)
+    until = remembered_until(latest, now, limits.forget_after) if limits.forget_after else now + TOMBSTONE_LIFETIME
     return binding._replace(
         removed=True,
+        is_hidden=False,
+        methods=-1,  # it was changed here
         call_id=register.call_id,
         cseq=register.cseq,
-        expires_at=now + TOMBSTONE_LIFETIME,
+        expires_at=until,
+        known_until=latest,
         last_modified=max(now, binding.last_modified + 1),
     )
 
@@ -229,7 +281,10 @@ def _is_repeated(binding: Binding, register: Register, update: ContactUpdate) ->
         binding.call_id == register.call_id
         and binding.cseq == register.cseq
         and binding.removed == (update.expires_in == 0)
-        and (binding.removed or (binding.contact == update.uri.text and binding.params == update.params))
+        and (
+            binding.removed
+            or (binding.contact == update.uri.text and (binding.methods >= 0 or binding.params == update.params))
+        )
     )
 
 
@@ -251,14 +306,14 @@ def apply_register(
     @see: RFC 3261 §10.3 steps 6 and 7
     """
     if register.is_wildcard:
-        return _remove_all(records, register, now)
+        return _remove_all(records, register, now, limits)
     if len(register.contacts) == 1 and len(records) <= 1:
         # Nearly every REGISTER: a phone's only contact, new or refreshed. What is not so plain goes the way of all.
         update = register.contacts[0]
         previous = records[0] if records else None
         if update.expires_in and (
             previous is None
-            or (not previous.removed and is_same_contact(previous, update) and _follows(register, previous))
+            or (not previous.removed and _has_identity(previous, update) and _follows(register, previous))
         ):
             binding = _bind(register, update, previous, now, new_ruid)
             if len(binding.contact) + len(binding.params) + len(binding.path) > MAX_CONTACT:
@@ -267,7 +322,7 @@ def apply_register(
     result = list(records)
     written: set[str] = set()
     for update in register.contacts:
-        at = next((at for at, binding in enumerate(result) if is_same_contact(binding, update)), None)
+        at = _find(result, update)
         if at is None:
             if update.expires_in:
                 result.append(_bind(register, update, None, now, new_ruid))
@@ -280,10 +335,18 @@ def apply_register(
                 continue
             raise refuse.out_of_order()
         written.add(binding.ruid)
-        if update.expires_in:
+        if not update.expires_in:
+            result[at] = _tombstone(register, binding, now, limits)
+        elif _has_identity(binding, update):
             result[at] = _bind(register, update, binding, now, new_ruid)
         else:
-            result[at] = _tombstone(register, binding, now)
+            # The same contact by §19.1.4, but another record: one goes, one comes.
+            if not binding.removed:
+                result[at] = _tombstone(register, binding, now, limits)
+            at = next((at for at, record in enumerate(result) if _has_identity(record, update)), len(result))
+            known = result[at] if at < len(result) else None
+            result[at : at + 1] = [_bind(register, update, known, now, new_ruid)]
+            written.add(result[at].ruid)
     _check_room(records, result, limits)
     return result
 
@@ -299,24 +362,20 @@ def _check_room(records: Sequence[Binding], result: Sequence[Binding], limits: R
     before = [binding for binding in records if not binding.removed]
     if len(live) > limits.max_contacts and len(live) > len(before):
         raise refuse.too_many_contacts()
-    size = _size(live)
-    if size > MAX_ANSWER and size > _size(before):
+    size = answer_size(live)
+    if size > MAX_ANSWER and size > answer_size(before):
         raise refuse.too_many_contacts()
 
 
-def _size(bindings: Sequence[Binding]) -> int:
-    return sum([len(b.contact) + len(b.params) + CONTACT_OVERHEAD for b in bindings]) + max(
-        [len(b.path) for b in bindings], default=0
-    )
-
-
-def _remove_all(records: Sequence[Binding], register: Register, now: int) -> Sequence[Binding]:
+def _remove_all(
+    records: Sequence[Binding], register: Register, now: int, limits: RegisterLimits
+) -> Sequence[Binding]:
     result = []
     for binding in records:
         follows = _follows(register, binding)
         if not follows and not binding.removed:
             raise refuse.out_of_order()
-        result.append(_tombstone(register, binding, now) if follows else binding)
+        result.append(_tombstone(register, binding, now, limits) if follows else binding)
     return result
 
 

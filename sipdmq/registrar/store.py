@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import classImplements
 
+from sipdmq.core.contacts import remembered_until
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.location import IBindingListener, ILocationStore
 from sipdmq.records import Binding, BindingChange, Decide, Origin, Page, PageCursor, Update
@@ -36,15 +37,25 @@ class MemoryLocationStore:
     nothing ever scans the table, and a refreshed binding leaves nothing behind.
     """
 
-    def __init__(self, clock: IReactorTime, now: Callable[[], float], max_tombstones: int = 100_000) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        max_tombstones: int = 100_000,
+        forget_after: int = 0,
+    ) -> None:
         """
         @param clock: for waiting.
         @param now: the time, seconds since the epoch; it must never jump.
         @param max_tombstones: removed bindings to remember at most; beyond, a removal leaves no trace.
+        @param forget_after: in a cluster: a binding that expires before an older version of it would have, which
+            another node may still hold, is remembered until then; see
+            L{remembered_until<sipdmq.core.contacts.remembered_until>}. 0: the node is alone.
         """
         self._clock = IReactorTime(clock)
         self._now = now
         self._max_tombstones = max_tombstones
+        self._forget_after = forget_after
         self._records: dict[str, tuple[Binding, ...]] = {}
         self._buckets: dict[int, set[str]] = {}
         self._listeners: list[IBindingListener] = []
@@ -215,6 +226,15 @@ class MemoryLocationStore:
         after = tuple([b for b in before if b.expires_at > now])
         if len(after) == len(before):
             return
+        if self._forget_after:
+            second = int(now)
+            after += tuple([
+                b._replace(
+                    removed=True, flow="", expires_at=remembered_until(b.known_until, second, self._forget_after)
+                )
+                for b in before
+                if b.known_until > now >= b.expires_at and not b.removed
+            ])
         self._put(aor, before, after)
         for binding in before:
             if binding.expires_at <= now and not binding.removed:

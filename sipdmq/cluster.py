@@ -1,0 +1,213 @@
+"""
+The composition of the cluster part of a node: what L{sipdmq.node} adds where C{[dmq]} is on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+
+from sipdmq import __version__
+from sipdmq.config import NodeConfig
+from sipdmq.config.dmq import listener_of, protocol_of
+from sipdmq.core.domains import Domains
+from sipdmq.core.keys import derive_key
+from sipdmq.dmq.channels import Channels
+from sipdmq.dmq.conflict import Limits
+from sipdmq.dmq.copies import RequestCopies
+from sipdmq.dmq.effects import NodeListSettings
+from sipdmq.dmq.events import EventCallback, load_event_callback
+from sipdmq.dmq.functions import DMQFunctions
+from sipdmq.dmq.hello import PrivateChannel
+from sipdmq.dmq.lines import numeric_host
+from sipdmq.dmq.links import KdmqSender
+from sipdmq.dmq.lookup import VERB, RemoteLookup
+from sipdmq.dmq.membership import PROBE_INTERVAL, Membership
+from sipdmq.dmq.names import NodeNames
+from sipdmq.dmq.nodelist import NodeList
+from sipdmq.dmq.outbox import OutboxLimits
+from sipdmq.dmq.owner import FlowTokens
+from sipdmq.dmq.service import DMQService
+from sipdmq.dmq.trust import Trust, allowed_networks
+from sipdmq.dmq.usrloc import UsrlocPeer
+from sipdmq.dmq.usrloc_form import UsrlocForm
+from sipdmq.dmq.workers import Workers
+from sipdmq.interfaces.location import ILocationStore
+from sipdmq.interfaces.messages import IRequestSender, ITargetResolver
+from sipdmq.records import Listener, NodeName, Protocol, Source
+from sipdmq.sip.ids import Ids
+from sipdmq.sip.timers import RequestTimers
+from sipdmq.transport.bind import advertised
+
+__all__ = ["Cluster", "local_name", "make_cluster"]
+
+FAREWELL_TIME: Final = 1.0
+"""Seconds that a stopping node waits for its farewell to be heard."""
+
+
+class Cluster:
+    """
+    What there is of the cluster in this node.
+
+    @ivar service: L{DMQService}.
+    @ivar functions: what policies get as C{node.dmq}.
+    @ivar tokens: of the connections that only this node can reach.
+    @ivar usrloc: L{None} where C{[usrloc] enable = 0}.
+    @ivar lookup: L{None}, too.
+    """
+
+    def __init__(
+        self,
+        clock: Any,
+        service: DMQService,
+        functions: DMQFunctions,
+        tokens: FlowTokens,
+        has_peers: bool,
+        usrloc: UsrlocPeer | None,
+        lookup: RemoteLookup | None,
+    ) -> None:
+        self._clock = clock
+        self.service = service
+        self.functions = functions
+        self.tokens = tokens
+        self._has_peers = has_peers
+        self.usrloc = usrloc
+        self.lookup = lookup
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """
+        What has numbers to show.
+        """
+        return (self.service,) if self.usrloc is None else (self.service, self.usrloc)
+
+    def start(self) -> None:
+        """
+        Join.
+        """
+        if self.usrloc is not None:
+            self.usrloc.start(self._has_peers)
+        self.service.start()
+
+    def stop(self) -> Deferred[Any]:
+        """
+        Leave.
+
+        @return: fires when the others have heard it, or when that takes too long.
+        """
+        if self.usrloc is not None:
+            self.usrloc.stop()
+        leaving = self.service.stop()
+        if not leaving.called:
+            leaving.addTimeout(FAREWELL_TIME, self._clock)
+        return leaving.addErrback(lambda _: None)
+
+
+def local_name(config: NodeConfig, listener: Listener) -> NodeName:
+    """
+    This node in its one spelling: numeric, with a port (WIRE §16.1).
+
+    @param listener: where it gets KDMQ.
+    @raise UnreachableError: it listens on all addresses, and none of them reaches the world.
+    """
+    uri = config.dmq.server_address
+    assert uri is not None
+    protocol = protocol_of(uri)
+    host = numeric_host(uri.host)
+    if not host:
+        host = listener.host if numeric_host(listener.host) else ""
+    if not host:
+        host = advertised(listener._replace(advertise_host=listener.host)).advertise_host
+    return NodeName(protocol, host, uri.port or protocol.default_port)
+
+
+def make_cluster(
+    config: NodeConfig,
+    clock: Any,
+    now: Callable[[], float],
+    ids: Ids,
+    secret: bytes,
+    listeners: list[Listener],
+    domains: Domains,
+    store: ILocationStore,
+    sender: IRequestSender,
+    resolver: ITargetResolver,
+    has_shown: Callable[[str, str], bool],
+) -> Cluster:
+    """
+    @param listeners: in the order of C{[node] listen}, each with something to advertise.
+    @param has_shown: as for L{DMQService}.
+    @raise ConfigError: something in C{[dmq]} cannot be used.
+    """
+    dmq, usrloc = config.dmq, config.usrloc
+    listener = listeners[config.node.listen.index(listener_of(config))]
+    callback = load_event_callback(config)
+    local = local_name(config, listener)
+    agent = f"sipdmq/{__version__}"
+    others = [
+        NodeName(each.protocol, host, port)
+        for each in listeners
+        for host, port in ((each.host, each.port), (each.advertise_host, each.advertise_port))
+        if numeric_host(host)
+    ]
+    names = NodeNames(clock, resolver, dmq.notification_address, dmq.multi_notify)
+    nodelist = NodeList(
+        local,
+        names.known(),
+        NodeListSettings(
+            dmq.ping_interval,
+            dmq.timeout,
+            PROBE_INTERVAL,
+            dmq.remove_inactive,
+            dmq.fail_count_enabled,
+            dmq.fail_count_threshold_not_active,
+            dmq.fail_count_threshold_disabled,
+            dmq.forget_after,
+            dmq.init_with_single,
+            dmq.farewell,
+        ),
+        others,
+        f"sipdmq {__version__}",
+    )
+    trust = Trust(allowed_networks(local.host, dmq.allow), names.known(), nodelist.has_host)
+    channels = Channels()
+    private = PrivateChannel(__version__, now)
+    links = KdmqSender(sender, ids, local, listener, RequestTimers(dmq.t1, dmq.t2, dmq.timeout), agent)
+    limits = OutboxLimits(
+        dmq.window, 1, dmq.batch_window, config.limits.outbox_changes, config.limits.outbox_bytes
+    )
+    membership = Membership(
+        clock, nodelist, names, trust, links, channels, private, limits, dmq.ping_interval, dmq.notification_channel
+    )
+    workers = Workers(clock, dmq.num_workers, dmq.worker_usleep, config.limits.kdmq_jobs_bytes)
+    service = DMQService(
+        clock, membership, channels, workers, trust, links, ids, agent, dmq.require_tls, has_shown
+    )
+    if callback is not None:
+        service.watch(EventCallback(callback))
+    copies = RequestCopies(sender, membership, links)
+    functions = DMQFunctions(service, clock, local, listener, dmq.sl_send, copies.replicate)
+    tokens = FlowTokens(derive_key(secret, "flow"), local)
+    peer = lookup = None
+    if usrloc.enable:
+        form = UsrlocForm(
+            domains,
+            tokens,
+            usrloc.use_domain,
+            usrloc.replicate_socket_info,
+            usrloc.replicate_cflags,
+            [str(each) for each in listeners],
+            str(listener),
+        )
+        bounds = Limits(config.limits.contacts_per_aor, int(dmq.forget_after))
+        peer = UsrlocPeer(clock, now, store, form, usrloc, bounds, service, service, service)
+        channels.add(peer)
+        here = Source(Protocol(local.protocol), local.host, local.port, listener)
+        lookup = RemoteLookup(clock, store, form, peer, service, here)
+        private.add_verb(VERB, lookup.answer)
+    has_peers = any(name != local and name not in others for name in names.known()) or len(names.known()) < len(
+        dmq.notification_address
+    )
+    return Cluster(clock, service, functions, tokens, has_peers, peer, lookup)

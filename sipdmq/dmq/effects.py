@@ -1,0 +1,121 @@
+"""
+What can follow from an event in the node list, and the settings that it follows. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sipdmq.records import ClusterNode, NodeName
+
+__all__ = [
+    "Effect",
+    "NodeDisabled",
+    "NodeDown",
+    "NodeForgotten",
+    "NodeListSettings",
+    "NodeUp",
+    "SayHello",
+    "SendList",
+    "Sync",
+    "Warn",
+]
+
+
+class NodeListSettings(NamedTuple):
+    """
+    The keys of C{[dmq]} that the node list follows. Times in seconds.
+
+    @ivar timeout: how long an answer is waited for.
+    @ivar probe_interval: a node that is in trouble is not asked more often.
+    @ivar init_with_single: a sync is asked of one node only.
+    @ivar farewell: who is told when this node stops: C{"sipdmq"}, C{"all"} or C{"none"}.
+    @ivar max_nodes: how many others are remembered.
+    """
+
+    ping_interval: float = 60.0
+    timeout: float = 8.0
+    probe_interval: float = 2.0
+    remove_inactive: bool = True
+    fail_count_enabled: bool = False
+    fail_count_threshold_not_active: int = 0
+    fail_count_threshold_disabled: int = 1
+    forget_after: float = 86_400.0
+    init_with_single: bool = False
+    farewell: str = "sipdmq"
+    max_nodes: int = 512
+
+
+class SendList(NamedTuple):
+    """
+    Send a notification. Its outcome belongs into C{NodeList.answered}, C{refused} or C{timed_out}.
+
+    @ivar hops: Max-Forwards.
+    @ivar body: empty where the receiver may not be told anything yet: it only asks.
+    """
+
+    name: NodeName
+    hops: int
+    body: bytes
+
+
+class NodeUp(NamedTuple):
+    """
+    A node is active, for the first time or again: outboxes send to it.
+    """
+
+    node: ClusterNode
+
+
+class NodeDown(NamedTuple):
+    """
+    It is no longer active, but not given up.
+    """
+
+    node: ClusterNode
+
+
+class NodeDisabled(NamedTuple):
+    """
+    It said farewell, or did not answer for long.
+    """
+
+    node: ClusterNode
+
+
+class NodeForgotten(NamedTuple):
+    """
+    Nothing is known of it any more: what was kept for it can go.
+    """
+
+    name: NodeName
+
+
+class SayHello(NamedTuple):
+    """
+    Ask what it is, through the channel C{sipdmq}. The outcome belongs into C{NodeList.hello} or C{no_hello}.
+    """
+
+    name: NodeName
+
+
+class Sync(NamedTuple):
+    """
+    Ask a node for all that it has: it knows us, so its answer comes to us.
+
+    @ivar single: ask nobody else (C{init_with_single}).
+    """
+
+    node: ClusterNode
+    single: bool
+
+
+class Warn(NamedTuple):
+    """
+    Something that the operator should know: to be logged.
+    """
+
+    text: str
+
+
+Effect = SendList | NodeUp | NodeDown | NodeDisabled | NodeForgotten | SayHello | Sync | Warn

@@ -1,0 +1,124 @@
+"""
+What is known of one other node of the cluster, and the rule for one that does not answer. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sipdmq.dmq.effects import NodeListSettings
+from sipdmq.dmq.lines import format_line
+from sipdmq.records import ClusterNode, NodeName, NodeStatus
+
+__all__ = ["NEVER", "Member", "status_after_timeout"]
+
+NEVER: Final = float("-inf")
+
+
+class Member:
+    """
+    One other node.
+
+    @ivar is_configured: we join through it, and never forget it.
+    @ivar kind: C{"sipdmq"}, C{"kamailio"} (or whatever answers no hello), empty until it is known.
+    @ivar line: that it is active, for a list.
+    @ivar seen: it was active at some time; otherwise others have told us of it, or the configuration.
+    @ivar since: when it was added or left C{ACTIVE}, seconds.
+    @ivar forward: Max-Forwards of the list that is sent to all when it turns out to be there; 0: none.
+    @ivar listed: whom it listed as active lately, itself included; L{None} before its first list.
+    @ivar listed_at: when that was, seconds.
+    @ivar excess: bytes of that list beyond the lines that we count: it may have a node twice, or by its host name.
+    @ivar told: whom we listed to it since.
+    @ivar was_asked_only: what it was sent last left out what we could not know to fit.
+    @ivar omits_us: it left us out of a list: it takes us for gone.
+    """
+
+    __slots__ = (
+        "_waiting", "answered_at", "asked_at", "excess", "failed_at", "failures", "forward", "hello_at",
+        "is_configured", "kind", "line", "listed", "listed_at", "name", "omits_us", "refusals", "release", "seen",
+        "since", "status", "told", "was_asked_only",
+    )
+
+    def __init__(self, name: NodeName, now: float, is_configured: bool = False) -> None:
+        self.name = name
+        self.line = format_line(name, NodeStatus.ACTIVE)
+        self.status = NodeStatus.NOT_ACTIVE
+        self.is_configured = is_configured
+        self.release = ""
+        self.kind = ""
+        self.seen = False
+        self.since = now
+        self.failures = 0
+        self.refusals = 0
+        self.asked_at = self.answered_at = self.failed_at = self.hello_at = NEVER
+        self._waiting = False
+        self.forward = 0
+        self.listed: frozenset[NodeName] | None = None
+        self.listed_at = NEVER
+        self.excess = 0
+        self.told: frozenset[NodeName] = frozenset()
+        self.was_asked_only = False
+        self.omits_us = False
+
+    def __repr__(self) -> str:
+        return f"<Member {self.name} {self.status.name} {self.kind or '?'}>"
+
+    @property
+    def is_active(self) -> bool:
+        """
+        Whether it gets what changes.
+        """
+        return self.status is NodeStatus.ACTIVE
+
+    @property
+    def is_sipdmq(self) -> bool:
+        """
+        Whether it has said hello.
+        """
+        return self.kind == "sipdmq"
+
+    def as_node(self) -> ClusterNode:
+        """
+        As others see it.
+        """
+        return ClusterNode(self.name, self.status, self.release, self.is_sipdmq)
+
+    def asked(self, now: float) -> None:
+        """
+        A notification leaves for it.
+        """
+        self.asked_at = now
+        self._waiting = True
+
+    def settled(self) -> None:
+        """
+        That was answered, in whatever way, or will not be.
+        """
+        self._waiting = False
+
+    def is_waiting(self, now: float, timeout: float) -> bool:
+        """
+        Whether an answer can still come.
+        """
+        return self._waiting and now - self.asked_at < timeout
+
+
+def status_after_timeout(
+    status: NodeStatus, failures: int, is_configured: bool, settings: NodeListSettings
+) -> NodeStatus:
+    """
+    What becomes of a node that did not answer. A disabled one stays so: here it is kept and pinged, as with Kamailio's
+    newest release.
+
+    @param failures: in a row, this one counted.
+    @see: WIRE §4 "A node that does not answer"
+    """
+    if status is NodeStatus.DISABLED:
+        return status
+    if settings.fail_count_enabled:
+        if failures > settings.fail_count_threshold_disabled:
+            return NodeStatus.DISABLED
+        return NodeStatus.NOT_ACTIVE if failures > settings.fail_count_threshold_not_active else status
+    if is_configured or not settings.remove_inactive:
+        return NodeStatus.NOT_ACTIVE
+    return NodeStatus.DISABLED

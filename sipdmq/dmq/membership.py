@@ -1,0 +1,358 @@
+"""
+This node among the others: joins, pings, asks what others are, and says farewell. What to do is decided by
+L{sipdmq.dmq.nodelist.NodeList}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from sipdmq.dmq import hello
+from sipdmq.dmq.channels import Channels
+from sipdmq.dmq.effects import (
+    Effect,
+    NodeDisabled,
+    NodeDown,
+    NodeForgotten,
+    NodeUp,
+    SayHello,
+    SendList,
+    Sync,
+    Warn,
+)
+from sipdmq.dmq.links import KdmqSender, Link
+from sipdmq.dmq.names import NodeNames
+from sipdmq.dmq.nodelist import NodeList
+from sipdmq.dmq.notification import CONTENT_TYPE, NotificationPeer
+from sipdmq.dmq.outbox import OutboxLimits
+from sipdmq.dmq.trust import Trust
+from sipdmq.errors import UnreachableError
+from sipdmq.interfaces.replication import IMembership, INodeListener
+from sipdmq.records import ChannelMessage, ClusterNode, NodeName, NodeStatus, Source
+from sipdmq.sip.message import Response
+
+__all__ = ["PROBE_INTERVAL", "Membership"]
+
+log = Logger()
+
+PROBE_INTERVAL: Final = 2.0
+"""Seconds: so often a node that owes us an answer is asked whether it is there."""
+
+
+@implementer(IMembership)
+class Membership:
+    """
+    The nodes of the cluster, and the way to each.
+
+    @ivar nodelist: who they are.
+    @ivar notification: the channel of the node lists.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        nodelist: NodeList,
+        names: NodeNames,
+        trust: Trust,
+        sender: KdmqSender,
+        channels: Channels,
+        private: hello.PrivateChannel,
+        limits: OutboxLimits,
+        ping_interval: float,
+        notification_channel: str,
+    ) -> None:
+        """
+        @param names: the notification addresses.
+        """
+        self._clock = IReactorTime(clock)
+        self.nodelist = nodelist
+        self._names = names
+        self._trust = trust
+        self._sender = sender
+        self._channels = channels
+        self._private = private
+        self._limits = limits
+        self._ping_interval = ping_interval
+        self.notification = NotificationPeer(
+            nodelist, self._clock.seconds, self.act, names.address_of, notification_channel
+        )
+        channels.add(self.notification)
+        channels.add(private)
+        private.heard = self._hello_received
+        self._links: dict[NodeName, Link] = {}
+        self._listeners: list[INodeListener] = []
+        self._calls: dict[str, IDelayedCall] = {}
+        self._farewells: list[Deferred[Any]] = []
+        self._is_running = False
+
+    # for others
+
+    def nodes(self) -> tuple[ClusterNode, ...]:
+        """
+        See L{IMembership.nodes}.
+        """
+        return self.nodelist.nodes()
+
+    def is_from_node(self, source: Source) -> bool:
+        """
+        See L{IMembership.is_from_node}.
+        """
+        return self.nodelist.has_host(source.host)
+
+    def watch(self, listener: INodeListener) -> None:
+        """
+        See L{IMembership.watch}.
+        """
+        self._listeners.append(INodeListener(listener))
+
+    def find(self, name: NodeName) -> ClusterNode | None:
+        """
+        @param name: its host may be a host name.
+        @return: the other node of that name.
+        """
+        address = self._names.numeric(name)
+        return None if address is None else self.nodelist.find(address)
+
+    def numeric(self, name: NodeName) -> NodeName | None:
+        """
+        @param name: its host may be a host name.
+        @return: with its address; L{None}: not known now.
+        """
+        return self._names.numeric(name)
+
+    def active(self) -> tuple[ClusterNode, ...]:
+        """
+        The other nodes that get changes.
+        """
+        return tuple(
+            node for node in self.nodelist.nodes() if node.status is NodeStatus.ACTIVE and not node.is_local
+        )
+
+    def links(self) -> Iterator[Link]:
+        """
+        The ways to all nodes that were active at some time.
+        """
+        return iter(tuple(self._links.values()))
+
+    def link(self, name: NodeName) -> Link | None:
+        """
+        The way to one.
+        """
+        return self._links.get(name)
+
+    def snapshot(self) -> dict[str, int | float]:
+        """
+        The numbers of L{IInspectable.snapshot<sipdmq.interfaces.inspection.IInspectable.snapshot>}.
+        """
+        nodes = self.nodelist.nodes()[1:]
+        links = self._links.values()
+        return {
+            "dmq.nodes": len(nodes),
+            "dmq.nodes_active": sum(node.status is NodeStatus.ACTIVE for node in nodes),
+            "dmq.nodes_sipdmq": sum(node.is_sipdmq for node in nodes),
+            "dmq.outbox_changes": sum(link.waiting for link in links),
+            "dmq.outbox_unanswered": sum(link.unanswered for link in links),
+            "dmq.outbox_refused": sum(link.refused for link in links),
+            "dmq.nodes_dirty": sum(link.is_dirty for link in links),
+            "dmq.refused_lines": self.notification.refused_lines,
+        }
+
+    # life
+
+    def start(self) -> None:
+        """
+        Join the cluster.
+        """
+        self._is_running = True
+        self.act(self.nodelist.start(self._clock.seconds()))
+        self._names.look_up(self._configure)
+        self._every("ping", self._ping_interval, self._ping)
+        self._every("probe", PROBE_INTERVAL, self._probe)
+
+    def _every(self, name: str, interval: float, do: Callable[[], None]) -> None:
+        def due() -> None:
+            self._every(name, interval, do)
+            try:
+                do()
+            except Exception:  # noqa: BLE001 - the edge of timers
+                log.failure("{name} broke", name=name)
+
+        self._calls[name] = self._clock.callLater(interval, due)
+
+    def _configure(self, addresses: Iterable[NodeName]) -> None:
+        if not self._is_running:
+            return
+        configured = tuple(addresses)
+        for name in configured:
+            host = self._names.host_of(name)
+            if host:
+                self._sender.know_as(name, host)
+        self._trust.configure(configured)
+        self.act(self.nodelist.configure(self._clock.seconds(), configured))
+
+    def _ping(self) -> None:
+        self._names.look_up(self._configure)
+        self.act(self.nodelist.ping(self._clock.seconds()))
+
+    def _probe(self) -> None:
+        if self.nodelist.is_alone:
+            self._names.look_up(self._configure)
+        for link in self.links():
+            link.probe()
+        troubled = [name for name, link in self._links.items() if link.is_troubled(PROBE_INTERVAL)]
+        self.act(self.nodelist.probe(self._clock.seconds(), troubled))
+
+    def leave(self, everybody: bool = False) -> Deferred[Any]:
+        """
+        Say farewell, to those who want to hear it or to all; and do nothing more.
+
+        @return: fires when they have heard it, or will not.
+        """
+        for call in self._calls.values():
+            if call.active():
+                call.cancel()
+        self._calls.clear()
+        if self._is_running:
+            self.act(self.nodelist.leave(self._clock.seconds(), everybody))
+        self._is_running = False
+        for link in self._links.values():
+            link.stop()
+        farewells, self._farewells = self._farewells, []
+        return gatherResults(farewells)
+
+    # what was decided
+
+    def act(self, effects: tuple[Effect, ...]) -> None:
+        """
+        Do what the node list asks for.
+        """
+        for effect in effects:
+            if isinstance(effect, SendList):
+                self._send_list(effect)
+            elif isinstance(effect, NodeUp):
+                self._node_up(effect.node)
+            elif isinstance(effect, NodeDown):
+                self._node_gone(effect.node, "node_down", "does not answer")
+            elif isinstance(effect, NodeDisabled):
+                self._node_gone(effect.node, "node_disabled", "is disabled")
+            elif isinstance(effect, NodeForgotten):
+                self._sender.forget(effect.name)
+                link = self._links.pop(effect.name, None)
+                if link is not None:
+                    link.stop()
+            elif isinstance(effect, SayHello):
+                self._say_hello(effect.name)
+            elif isinstance(effect, Sync):
+                self._sync(effect.node)
+            elif isinstance(effect, Warn):
+                log.warn("{text}", text=effect.text)
+
+    def _refresh(self, name: NodeName) -> None:
+        link = self._links.get(name)
+        node = self.nodelist.find(name)
+        if link is not None and node is not None:
+            link.node = node
+
+    def _node_up(self, node: ClusterNode) -> None:
+        log.info("{node} is active", node=str(node.name))
+        link = self._links.get(node.name)
+        if link is None:
+            link = self._links[node.name] = Link(
+                self._clock, node, self._sender, self._channels, self._limits, True, self._data_lost
+            )
+        link.node = node
+        link.went_up()
+        self._tell("node_up", node)
+
+    def _node_gone(self, node: ClusterNode, event: str, reason: str) -> None:
+        log.info("{node} {reason}", node=str(node.name), reason=reason)
+        link = self._links.get(node.name)
+        if link is not None:
+            link.node = node
+            link.went_down()
+        self._tell(event, node)
+
+    def _tell(self, event: str, node: ClusterNode) -> None:
+        for listener in self._listeners:
+            try:
+                getattr(listener, event)(node)
+            except Exception:  # noqa: BLE001 - the edge to the listeners, an operator's function among them
+                log.failure("{event} broke a listener", event=event)
+
+    def _sync(self, node: ClusterNode) -> None:
+        self._refresh(node.name)
+        for peer in self._channels:
+            try:
+                peer.node_joined(node)
+            except Exception:  # noqa: BLE001 - the edge to the channels
+                log.failure("channel {channel} broke", channel=peer.channel)
+
+    def _data_lost(self, name: NodeName, sent_at: float) -> None:
+        self.act(self.nodelist.data_timed_out(self._clock.seconds(), name, sent_at))
+
+    def data_lost(self, name: NodeName, sent_at: float) -> None:
+        """
+        A message that no outbox has sent was not answered.
+        """
+        self._data_lost(name, sent_at)
+
+    def _node(self, name: NodeName) -> ClusterNode:
+        return self.nodelist.find(name) or ClusterNode(name, NodeStatus.NOT_ACTIVE)
+
+    def _send_list(self, effect: SendList) -> None:
+        name = effect.name
+        sent_at = self._clock.seconds()
+        content_type = CONTENT_TYPE if effect.body else ""
+        sending = self._sender.send(
+            self._node(name), self.notification.channel, effect.body, content_type, effect.hops
+        )
+
+        def answered(response: Response) -> None:
+            first = response.headers.first
+            # Kamailio: an answer without Content-Length is not looked into (WIRE §1)
+            body = response.body if "content-length" in first else b""
+            agent = first.get("server") or first.get("user-agent", "")
+            self.notification.reply_received(name, response.status, body, agent, sent_at)
+            self._refresh(name)
+
+        def failed(failure: Failure) -> None:
+            failure.trap(UnreachableError, CancelledError)  # cancelled: a stopping node waits no longer
+            self.notification.reply_received(name, 408, sent_at=sent_at)
+
+        sending.addCallbacks(answered, failed)
+        sending.addErrback(lambda failure: log.failure("the node list broke", failure))
+        self._farewells = [farewell for farewell in self._farewells if not farewell.called]
+        self._farewells.append(sending)
+
+    def _say_hello(self, name: NodeName) -> None:
+        sending = self._sender.send(self._node(name), hello.CHANNEL, self._private.hello(), hello.JSON)
+
+        def answered(response: Response) -> None:
+            found = hello.decode_hello(response.body) if response.status == 200 else None
+            now = self._clock.seconds()
+            if found is None:
+                self.act(self.nodelist.no_hello(now, name))
+            else:
+                self.heard_hello(name, found)
+            self._refresh(name)
+
+        sending.addCallbacks(answered, lambda failure: failure.trap(UnreachableError) and None)
+        sending.addErrback(lambda failure: log.failure("a hello broke", failure))
+
+    def _hello_received(self, message: ChannelMessage, said: hello.Hello) -> None:
+        if message.sender is not None and message.sender.name.host == message.source.host:
+            self.heard_hello(message.sender.name, said)
+
+    def heard_hello(self, name: NodeName, said: hello.Hello) -> None:
+        """
+        A node of ours has said what it is.
+        """
+        self.act(self.nodelist.hello(self._clock.seconds(), name, f"sipdmq {said.version}"))
+        self._refresh(name)

@@ -1,0 +1,256 @@
+"""
+What one node has still to be told on one channel. Pure: driven by what happens and by C{now}.
+
+A change waits under its key; a newer one of the same key takes its place. At most C{window} requests are unanswered,
+and a key with an unanswered request waits for its answer, so that no retransmission can ever overtake a newer change.
+
+What does not fit, or what a silent node has missed, is forgotten, and the box is I{dirty}: whoever knows the records
+themselves repairs it, in the place of an endless queue.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+__all__ = ["Batch", "Outbox", "OutboxLimits", "Outcome"]
+
+_OVERHEAD: Final = 200
+"""Bytes to count for a change beside its fragment and its key: what Python needs to hold it."""
+
+
+_SEPARATOR: Final = 16
+"""Bytes that a fragment may cost in a message beside itself: a number, quotes, a comma."""
+
+
+class OutboxLimits(NamedTuple):
+    """
+    @ivar window: requests that may be unanswered at once.
+    @ivar batch_changes: changes in one message at most.
+    @ivar batch_window: seconds for which changes gather after something was sent; 0: they do not.
+    @ivar changes: how many may wait.
+    @ivar size: bytes that may wait.
+    """
+
+    window: int = 16
+    batch_changes: int = 1
+    batch_window: float = 0.002
+    changes: int = 50_000
+    size: int = 16 * 2**20
+
+
+class Batch(NamedTuple):
+    """
+    The changes of one message.
+
+    @ivar number: by which its answer is told.
+    @ivar fragments: one for each key.
+    """
+
+    number: int
+    keys: tuple[str, ...]
+    fragments: tuple[bytes, ...]
+
+
+class Outcome(IntEnum):
+    """
+    What became of a message.
+    """
+
+    TAKEN = 1
+    """2xx."""
+    REFUSED = 2
+    """Anything else: a batch is sent again in halves, until the one refused record is alone."""
+    NO_CHANNEL = 3
+    """404: the node does not have this channel, until it returns."""
+    BUSY = 4
+    """503: it has too much to do; the same again, a little later."""
+    LOST = 5
+    """No answer, or it could not be sent."""
+
+
+class Outbox:
+    """
+    The changes for one node on one channel.
+
+    @ivar is_dirty: changes were forgotten: the node does not have all of them.
+    @ivar is_stopped: the node has no such channel: nothing is kept for it.
+    """
+
+    BUSY_PAUSE: Final = 0.5
+    """Seconds to leave a node alone that has said it is busy."""
+
+    def __init__(self, limits: OutboxLimits) -> None:
+        self._limits = limits
+        self._waiting: dict[str, bytes] = {}  # in the order in which the keys were put first
+        self._halves: deque[tuple[str, ...]] = deque()  # keys in waiting that go together: of a batch that was refused
+        self._sent: dict[int, tuple[tuple[str, ...], tuple[bytes, ...]]] = {}
+        self._sent_keys: set[str] = set()
+        self._size = 0
+        self._number = 0
+        self._open_at = 0.0  # the earliest time to send what does not fill a message
+        self._busy_until = 0.0
+        self.is_dirty = False
+        self.is_stopped = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def unanswered(self) -> int:
+        """
+        Messages without an answer.
+        """
+        return len(self._sent)
+
+    @property
+    def size(self) -> int:
+        """
+        Bytes that wait, all counted.
+        """
+        return self._size
+
+    def put(self, key: str, fragment: bytes) -> bool:
+        """
+        Take a change.
+
+        @return: whether it waits now; if not, the box is dirty, or the node has no such channel.
+        """
+        if self.is_stopped:
+            return False
+        size = len(fragment) + len(key) + _OVERHEAD
+        replaced = self._waiting.get(key)
+        if replaced is not None:
+            size -= len(replaced) + len(key) + _OVERHEAD
+        if self._size + size > self._limits.size or len(self._waiting) + (replaced is None) > self._limits.changes:
+            self.forget()
+            return False
+        self._waiting[key] = fragment
+        self._size += size
+        return True
+
+    def take(self, now: float, room: int) -> Batch | None:
+        """
+        What is to be sent now.
+
+        @param room: bytes of fragments that a message may have; a single one that is longer comes alone.
+        @return: L{None}: nothing now; see L{next_at}.
+        """
+        if not self._waiting or len(self._sent) >= self._limits.window or now < self._busy_until:
+            return None
+        if now < self._open_at and len(self._waiting) < self._limits.batch_changes:
+            return None
+        keys = self._choose(room)
+        if not keys:
+            return None
+        fragments = tuple([self._remove(key) for key in keys])
+        self._number += 1
+        self._sent[self._number] = (keys, fragments)
+        self._sent_keys.update(keys)
+        self._open_at = max(self._open_at, now + self._limits.batch_window)
+        return Batch(self._number, keys, fragments)
+
+    def _choose(self, room: int) -> tuple[str, ...]:
+        while self._halves:
+            keys = tuple(key for key in self._halves[0] if key in self._waiting)
+            if any(key in self._sent_keys for key in keys):
+                break  # its turn comes
+            self._halves.popleft()
+            if keys:
+                return keys
+        chosen: list[str] = []
+        for key, fragment in self._waiting.items():
+            if key in self._sent_keys:
+                continue
+            room -= len(fragment) + _SEPARATOR
+            if chosen and room < 0:
+                break
+            chosen.append(key)
+            if len(chosen) >= self._limits.batch_changes:
+                break
+        return tuple(chosen)
+
+    def _remove(self, key: str) -> bytes:
+        fragment = self._waiting.pop(key)
+        self._size -= len(fragment) + len(key) + _OVERHEAD
+        return fragment
+
+    def next_at(self, now: float) -> float | None:
+        """
+        When L{take} is to be asked again without anything having happened before; L{None}: it need not be.
+        """
+        at = max(self._open_at, self._busy_until)
+        if self._waiting and len(self._sent) < self._limits.window and now < at:
+            return at
+        return None
+
+    def done(self, number: int, outcome: Outcome, now: float) -> tuple[str, ...]:
+        """
+        What became of a message.
+
+        @return: the keys of what was refused alone, and is dropped with that: for the log.
+        """
+        sent = self._sent.pop(number, None)
+        if sent is None:
+            return ()
+        keys, fragments = sent
+        self._sent_keys.difference_update(keys)
+        if outcome is Outcome.TAKEN:
+            return ()
+        if outcome is Outcome.LOST:
+            self.forget()
+        elif outcome is Outcome.NO_CHANNEL:
+            self.is_stopped = True
+            self._empty()
+        elif outcome is Outcome.BUSY:
+            self._busy_until = now + self.BUSY_PAUSE
+            self._put_back(keys, fragments)
+        elif len(keys) == 1:
+            return keys
+        else:
+            self._put_back(keys, fragments)
+            middle = len(keys) // 2
+            self._halves.extend((keys[:middle], keys[middle:]))
+        return ()
+
+    def _put_back(self, keys: tuple[str, ...], fragments: tuple[bytes, ...]) -> None:
+        """
+        What was sent waits again, before all others; where something newer waits, that counts.
+        """
+        if self.is_stopped or self.is_dirty:
+            return  # they were forgotten meanwhile
+        newer = self._waiting
+        self._waiting = {}
+        for key, fragment in zip(keys, fragments):
+            if key in newer:
+                self._waiting[key] = newer.pop(key)
+            else:
+                self._waiting[key] = fragment
+                self._size += len(fragment) + len(key) + _OVERHEAD
+        self._waiting.update(newer)
+
+    def _empty(self) -> None:
+        self._waiting.clear()
+        self._halves.clear()
+        self._size = 0
+
+    def forget(self) -> None:
+        """
+        Let go of all that waits: too much of it, or nobody to send it to. What is unanswered stays so.
+        """
+        self._empty()
+        self.is_dirty = True
+
+    def cleaned(self) -> None:
+        """
+        The node has all changes again, or they are on their way into this box.
+        """
+        self.is_dirty = False
+
+    def returned(self) -> None:
+        """
+        The node is back: it may have the channel now.
+        """
+        self.is_stopped = False
+        self._open_at = self._busy_until = 0.0

@@ -1,0 +1,384 @@
+"""
+Channel C{usrloc}: what phones registered goes to the other nodes, and what they tell comes into the location store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from sipdmq.config import UsrlocConfig
+from sipdmq.dmq.conflict import Answer, Limits, merge
+from sipdmq.dmq.sync import Readiness, SyncDonor, SyncNewcomer
+from sipdmq.dmq.usrloc_form import UsrlocForm
+from sipdmq.dmq.usrloc_json import (
+    CONTENT_TYPE,
+    SYNC_REQUEST,
+    Usrloc,
+    UsrlocRefused,
+    UsrlocRemove,
+    UsrlocSync,
+    UsrlocSyncEnd,
+    UsrlocUpdate,
+    decode,
+    encode_sync_end,
+    join,
+)
+from sipdmq.errors import DecodeError
+from sipdmq.interfaces.inspection import IInspectable
+from sipdmq.interfaces.location import IBindingListener, ILocationStore
+from sipdmq.interfaces.replication import (
+    IBroadcaster,
+    IChannelPeer,
+    IMembership,
+    INodeListener,
+    IRepairer,
+    IReplicator,
+)
+from sipdmq.records import (
+    Binding,
+    BindingChange,
+    ChannelMessage,
+    ChannelReply,
+    ClusterNode,
+    NodeName,
+    NodeStatus,
+    Origin,
+    Update,
+)
+
+__all__ = ["SyncEnd", "UsrlocChange", "UsrlocPeer", "is_own"]
+
+log = Logger()
+
+_KEPT_BODIES: Final = 64
+"""Bodies that were read for their keys and wait for their turn."""
+LOG_INTERVAL: Final = 60.0
+OK: Final = ChannelReply(200)
+
+
+class UsrlocChange(NamedTuple):
+    """
+    What is put into an outbox.
+
+    @ivar ruid: the name of the record at the receiver.
+    @ivar is_gone: it is to be removed.
+    """
+
+    binding: Binding
+    ruid: str
+    is_gone: bool
+
+
+class SyncEnd(NamedTuple):
+    """
+    All of a sync was put.
+    """
+
+    records: int
+
+
+def is_own(binding: Binding) -> bool:
+    """
+    Whether a record, or its removal, was last changed by this node.
+    """
+    return binding.methods < 0
+
+
+def _key(binding: Binding, ruid: str) -> str:
+    return f"{binding.aor} {ruid}"
+
+
+@implementer(IChannelPeer, IRepairer, IBindingListener, INodeListener, IInspectable)
+class UsrlocPeer:
+    """
+    Both directions of the channel, and its syncs.
+
+    @ivar channel: C{[usrloc] dmq_peer_id}.
+    @ivar batch_contacts: how many changes one message may have.
+    @ivar batch_bytes: how long its body may be.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        store: ILocationStore,
+        form: UsrlocForm,
+        config: UsrlocConfig,
+        limits: Limits,
+        replicator: IReplicator,
+        membership: IMembership,
+        broadcaster: IBroadcaster,
+    ) -> None:
+        """
+        @param now: the time, seconds since the epoch.
+        """
+        self.channel = config.dmq_peer_id
+        self.batch_contacts = config.batch_msg_contacts
+        self.batch_bytes = config.batch_msg_size
+        self._clock = IReactorTime(clock)
+        self._now = now
+        self._store = ILocationStore(store)
+        self._form = form
+        self._config = config
+        self._limits = limits
+        self._replicator = IReplicator(replicator)
+        self._membership = IMembership(membership)
+        self._broadcaster = IBroadcaster(broadcaster)
+        self._bodies: dict[bytes, tuple[Usrloc, ...]] = {}
+        self._counts = dict.fromkeys(("received", "refused", "answered"), 0)
+        self._logged_at = float("-inf")
+        self.readiness = Readiness()
+        self._donor = SyncDonor(
+            clock, store, self._put_record, self._put_end, self._is_active, config.batch_size, config.batch_usleep
+        )
+        self.newcomer = SyncNewcomer(clock, self.readiness, self._ask, self._others)
+
+    def snapshot(self) -> dict[str, int | float]:
+        """
+        See L{IInspectable.snapshot}.
+        """
+        numbers: dict[str, int | float] = {f"usrloc.{name}": count for name, count in self._counts.items()}
+        numbers["usrloc.syncs"] = len(self._donor)
+        numbers["usrloc.is_ready"] = int(self.readiness.is_ready)
+        return numbers
+
+    def start(self, has_peers: bool) -> None:
+        """
+        Begin to replicate.
+
+        @param has_peers: whether there are nodes to join.
+        """
+        self._store.watch(self)
+        self._membership.watch(self)
+        self.newcomer.start(has_peers and self._config.sync)
+
+    def stop(self) -> None:
+        """
+        No more timers.
+        """
+        self._donor.stop()
+        self.newcomer.stop()
+
+    # outward
+
+    def binding_changed(self, change: BindingChange) -> None:
+        """
+        See L{IBindingListener.binding_changed}: what came from another node, it has told everybody itself.
+        """
+        if change.origin is Origin.LOCAL:
+            if change.is_gone and not self._config.usrloc_delete:
+                return
+        elif change.origin is not Origin.EXPIRED or not self._config.usrloc_delete_expired:
+            return
+        for key, told in _told(change.binding, change.is_gone):
+            self._replicator.put(self.channel, key, told)
+
+    def encode(self, change: UsrlocChange | SyncEnd) -> bytes:
+        """
+        See L{IChannelPeer.encode}.
+        """
+        if isinstance(change, SyncEnd):
+            return encode_sync_end(change.records)
+        if change.is_gone:
+            return self._form.encode_remove(change.binding, change.ruid)
+        return self._form.encode_update(change.binding, change.ruid)
+
+    def join(self, fragments: Iterable[bytes]) -> tuple[str, bytes]:
+        """
+        See L{IChannelPeer.join}.
+        """
+        return CONTENT_TYPE, join(fragments)
+
+    # inward
+
+    def keys_of(self, message: ChannelMessage) -> Sequence[str]:
+        """
+        See L{IChannelPeer.keys_of}: the AoRs, as they are on the wire.
+        """
+        try:
+            actions = decode(message.body)
+        except DecodeError:
+            return ("",)
+        if len(self._bodies) >= _KEPT_BODIES:
+            self._bodies.pop(next(iter(self._bodies)))
+        self._bodies[message.body] = actions
+        aors = {each.record.aor: None for each in actions if isinstance(each, (UsrlocUpdate, UsrlocRemove))}
+        return tuple(aors) or ("",)
+
+    def message_received(self, message: ChannelMessage) -> Deferred[ChannelReply]:
+        """
+        See L{IChannelPeer.message_received}: 400 and nothing applied for what cannot be read, else 200 when all is
+        stored (WIRE §13).
+        """
+        try:
+            actions = self._bodies.pop(message.body, None) or decode(message.body)
+        except DecodeError as error:
+            self._refused(message, error.reason)
+            return succeed(ChannelReply(400))
+        return self.apply(actions, message).addCallback(lambda _: OK)
+
+    def apply(self, actions: Sequence[Usrloc], message: ChannelMessage) -> Deferred[Any]:
+        """
+        Do what another node says.
+
+        @param message: where it comes from.
+        @return: fires when all is stored.
+        """
+        by_aor: dict[str, list[Binding]] = {}
+        sender = message.sender
+        for each in actions:
+            if isinstance(each, (UsrlocUpdate, UsrlocRemove)):
+                self._counts["received"] += 1
+                self.newcomer.record_received(None if sender is None else sender.name)
+                try:
+                    incoming = self._form.binding(each.record, isinstance(each, UsrlocRemove))
+                except DecodeError as error:
+                    self._refused(message, error.reason)
+                    continue
+                by_aor.setdefault(incoming.aor, []).append(incoming)
+            elif isinstance(each, UsrlocSync):
+                if sender is not None and not sender.is_local:
+                    self._serve(sender)
+            elif isinstance(each, UsrlocSyncEnd):
+                if sender is not None:
+                    self.newcomer.end_received(sender.name, each.records)
+            elif isinstance(each, UsrlocRefused):
+                self._refused(message, each.reason)
+        stored = [self._merge(aor, incoming, message) for aor, incoming in by_aor.items()]
+        return gatherResults(stored)
+
+    def _merge(self, aor: str, incoming: Sequence[Binding], message: ChannelMessage) -> Deferred[Any]:
+        answers: list[Answer] = []
+        now = int(self._now())
+
+        def decide(records: tuple[Binding, ...]) -> Sequence[Binding]:
+            answers.clear()
+            kept: Sequence[Binding] = records
+            for each in incoming:
+                merged = merge(kept, each, now, self._limits, self._form.content)
+                kept = merged.records
+                if merged.answer is not None:
+                    answers.append(merged.answer)
+                if merged.refused:
+                    self._refused(message, merged.refused)
+            return kept
+
+        def stored(_: Update) -> None:
+            for answer in answers:
+                self._tell(message.sender, answer)
+
+        def failed(failure: Failure) -> None:
+            log.failure("a record of {sender} could not be stored", failure, sender=message.source.host)
+
+        done: Deferred[Update] = self._store.update(aor, decide, Origin.REPLICATED)
+        return done.addCallback(stored).addErrback(failed)
+
+    def _tell(self, sender: ClusterNode | None, answer: Answer) -> None:
+        """
+        Put the sender of a record right. A Kamailio finds its record by the name that it used, and does not mind
+        under which name others have it.
+        """
+        if sender is None or sender.is_local or (answer.is_by_name and not sender.is_sipdmq):
+            return
+        self._counts["answered"] += 1
+        winner = answer.winner
+        ruid = winner.ruid if sender.is_sipdmq else answer.ruid
+        change = UsrlocChange(winner, ruid, winner.removed)
+        self._replicator.put_for(sender.name, self.channel, _key(winner, ruid), change)
+
+    def _refused(self, message: ChannelMessage, reason: str) -> None:
+        self._counts["refused"] += 1
+        now = self._clock.seconds()
+        if now - self._logged_at >= LOG_INTERVAL:
+            self._logged_at = now
+            log.warn(
+                "a record from {source} was refused: {reason}; refused so far: {count}",
+                source=message.source.host,
+                reason=reason,
+                count=self._counts["refused"],
+            )
+
+    # syncs
+
+    def node_joined(self, node: ClusterNode) -> None:
+        """
+        See L{IChannelPeer.node_joined}.
+        """
+        if self._config.sync and not node.is_local:
+            self.newcomer.node_joined(node)
+
+    def node_up(self, node: ClusterNode) -> None:
+        """
+        See L{INodeListener}; L{node_joined} tells the same.
+        """
+
+    def node_down(self, node: ClusterNode) -> None:
+        """
+        See L{INodeListener.node_down}.
+        """
+        self.newcomer.node_lost(node)
+
+    def node_disabled(self, node: ClusterNode) -> None:
+        """
+        See L{INodeListener.node_disabled}.
+        """
+        self.newcomer.node_lost(node)
+
+    def repair(self, node: ClusterNode) -> None:
+        """
+        See L{IRepairer.repair}.
+        """
+        self._donor.serve(node, lambda binding: is_own(binding) and not binding.is_hidden, False)
+
+    def _serve(self, node: ClusterNode) -> None:
+        """
+        Send a newcomer everything; a Kamailio has no use for removals of what it never had.
+        """
+        takes_removals = node.is_sipdmq
+        self._donor.serve(
+            node,
+            lambda binding: not binding.is_hidden and (takes_removals or not binding.removed),
+            takes_removals,
+        )
+
+    def _put_record(self, node: ClusterNode, binding: Binding) -> Any:
+        full = None
+        for key, told in _told(binding, binding.removed):
+            full = self._replicator.put_for(node.name, self.channel, key, told)
+        return full
+
+    def _put_end(self, node: ClusterNode, count: int) -> Any:
+        return self._replicator.put_for(node.name, self.channel, "", SyncEnd(count))
+
+    def _others(self) -> Sequence[ClusterNode]:
+        return [
+            node for node in self._membership.nodes() if not node.is_local and node.status is NodeStatus.ACTIVE
+        ]
+
+    def _is_active(self, name: NodeName) -> bool:
+        return any(node.name == name for node in self._others())
+
+    def _ask(self, node: ClusterNode) -> Deferred[bool]:
+        """
+        Ask a node for everything.
+        """
+        asking: Deferred[Any] = self._broadcaster.send(self.channel, node.name, SYNC_REQUEST, CONTENT_TYPE)
+        return asking.addCallbacks(lambda response: 200 <= response.status < 300, lambda _: False)
+
+
+def _told(binding: Binding, is_gone: bool) -> list[tuple[str, UsrlocChange]]:
+    """
+    A record as what goes into an outbox: a removal names it as each of the others may know it.
+
+    @return: with the key of each.
+    """
+    ruids = (binding.ruid, *binding.other_ruids) if is_gone else (binding.ruid,)
+    return [(_key(binding, ruid), UsrlocChange(binding, ruid, is_gone)) for ruid in ruids]

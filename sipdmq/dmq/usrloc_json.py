@@ -1,0 +1,349 @@
+"""
+The JSON of channel C{usrloc}, as Kamailio reads and writes it (WIRE §5, §6). Pure.
+
+Text is UTF-8 with surrogate escapes: bytes that are no UTF-8 go out as they came in. What is written has every key that
+Kamailio reads, strings never as C{null}: it keeps what the message before had where one is missing, and dies of the
+other. What is read is checked value by value, since whoever may speak on this channel speaks of every user.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from sipdmq.errors import DecodeError
+
+__all__ = [
+    "ALL_METHODS",
+    "CONTENT_TYPE",
+    "SYNC_REQUEST",
+    "Usrloc",
+    "UsrlocRecord",
+    "UsrlocRefused",
+    "UsrlocRemove",
+    "UsrlocSync",
+    "UsrlocSyncEnd",
+    "UsrlocUpdate",
+    "decode",
+    "encode",
+    "encode_sync_end",
+    "join",
+    "read_xavps",
+]
+
+CONTENT_TYPE: Final = "application/json"
+SYNC_REQUEST: Final = b'{"action":3}'
+ALL_METHODS: Final = 2**32 - 1
+"""C{methods} of a contact that did not say what it understands."""
+
+_UPDATE, _REMOVE, _SYNC, _SYNC_END = 1, 2, 3, 4
+_MAX_RECORDS: Final = 1000
+"""In one message. Kamailio's limit is 150; what is beyond is refused."""
+_MAX_XAVPS: Final = 4096
+_MAX_XAVPS_DEPTH: Final = 8
+_ABSURD: Final = 2**63
+"""What a number too long to be read is read as: greater than all that is allowed."""
+_LONGEST_NUMBER: Final = 18  # digits
+
+
+class UsrlocRecord(NamedTuple):
+    """
+    One contact as it is on the wire; all but C{received}, C{sock} and C{xavps} in the order of Kamailio's keys.
+
+    @ivar expires: seconds since the epoch, 0 for never.
+    @ivar q: 0 to 1000, -1 when not given.
+    @ivar sock: C{"udp:192.0.2.1:5060"}, empty when not given.
+    @ivar xavps: compact JSON of an object; empty when not given, or when that is empty.
+    """
+
+    aor: str
+    ruid: str
+    c: str = ""
+    received: str = ""
+    path: str = ""
+    callid: str = ""
+    user_agent: str = ""
+    instance: str = ""
+    expires: int = 0
+    cseq: int = 0
+    flags: int = 0
+    cflags: int = 0
+    q: int = 0
+    last_modified: int = 0
+    methods: int = 0
+    reg_id: int = 0
+    server_id: int = 0
+    sock: str = ""
+    xavps: str = ""
+
+
+class UsrlocUpdate(NamedTuple):
+    """
+    A contact is there, or was refreshed.
+    """
+
+    record: UsrlocRecord
+
+
+class UsrlocRemove(NamedTuple):
+    """
+    A contact is gone; C{expires} is the latest that was known of it.
+    """
+
+    record: UsrlocRecord
+
+
+class UsrlocSync(NamedTuple):
+    """
+    The sender wants everything.
+    """
+
+
+class UsrlocSyncEnd(NamedTuple):
+    """
+    Between sipdmq nodes: all that was asked for has been sent.
+
+    @ivar records: of the whole sync.
+    """
+
+    records: int
+
+
+class UsrlocRefused(NamedTuple):
+    """
+    One record of several that cannot be used: the others can.
+    """
+
+    reason: str
+
+
+Usrloc = UsrlocUpdate | UsrlocRemove | UsrlocSync | UsrlocSyncEnd | UsrlocRefused
+
+# The greatest length of each string. Where Kamailio has a limit, not less than that.
+_STRINGS: Final[Mapping[str, int]] = {
+    "aor": 512, "ruid": 256, "c": 2048, "received": 512, "path": 4096, "callid": 2048, "user_agent": 8192,
+    "instance": 512, "sock": 256,
+}  # fmt: skip
+# The least and the greatest value of each number. last_modified can be one more than the latest anywhere, for ever.
+_NUMBERS: Final[Mapping[str, tuple[int, int]]] = {
+    "expires": (0, 2**32 - 1), "cseq": (0, 2**31 - 1), "flags": (0, 2**32 - 1), "cflags": (0, 2**32 - 1),
+    "q": (-1, 1000), "last_modified": (0, 2**40), "methods": (0, 2**32 - 1), "reg_id": (0, 2**31 - 1),
+    "server_id": (0, 2**32 - 1),
+}  # fmt: skip
+
+
+# reading
+
+
+def _number(text: str) -> int:
+    return int(text) if len(text) <= _LONGEST_NUMBER else _ABSURD
+
+
+def _fraction(text: str) -> int:
+    """
+    Kamailio: numbers are doubles cut to whole ones, C{1.5e2} is 150.
+    """
+    number = float(text) if len(text) <= 2 * _LONGEST_NUMBER else float("inf")
+    return int(number) if abs(number) < _ABSURD else _ABSURD
+
+
+def _constant(text: str) -> object:
+    raise DecodeError(f"{text} is no number")
+
+
+_decoder: Final = json.JSONDecoder(
+    parse_int=_number, parse_float=_fraction, parse_constant=_constant, strict=False
+)
+_encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
+
+
+def decode(body: bytes) -> tuple[Usrloc, ...]:
+    """
+    Read the JSON of one C{usrloc} message.
+
+    @param body: one action object, or several under C{"multi"} as its first key, an object or an array.
+    @return: in the order received; of several, each that cannot be used is a L{UsrlocRefused}; empty for action 0, and
+        for an action that is no number, which Kamailio takes for 0.
+    @raise DecodeError: not JSON, not an object or an empty one, an unknown action, or a single record that cannot be
+        used: nothing was applied.
+    @see: WIRE §5, §6, §13
+    """
+    document = _read(body)
+    if not isinstance(document, dict) or not document:
+        raise DecodeError("must be an object that is not empty")
+    first = next(iter(document))
+    if first != "multi":
+        return _single(document)
+    multi = document["multi"]
+    if isinstance(multi, dict):
+        members: Iterable[Any] = multi.values()
+    elif isinstance(multi, list):
+        members = multi
+    else:
+        raise DecodeError("multi must be an object or an array")
+    found: list[Usrloc] = []
+    for member in members:
+        if len(found) >= _MAX_RECORDS:
+            found.append(UsrlocRefused(f"more than {_MAX_RECORDS} records in one message"))
+            break
+        try:
+            if not isinstance(member, dict):
+                raise DecodeError("must be an object")
+            found.extend(_single(member))
+        except DecodeError as error:
+            found.append(UsrlocRefused(error.reason))
+    return tuple(found)
+
+
+def _read(body: bytes) -> Any:
+    """
+    @param body: a C string: it ends at the first NUL. What stands behind the document does not count.
+    """
+    text = body.partition(b"\0")[0].decode("utf-8", "surrogateescape").lstrip(" \t\r\n")
+    try:
+        return _decoder.raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        raise DecodeError("no JSON") from None
+
+
+def _single(document: Mapping[str, Any]) -> tuple[Usrloc, ...]:
+    action = document.get("action", 0)
+    if not isinstance(action, int) or isinstance(action, bool) or action == 0:
+        return ()
+    if action == _SYNC:
+        return (UsrlocSync(),)
+    if action == _SYNC_END:
+        return (UsrlocSyncEnd(_read_number(document, "count", 0, 2**40)),)
+    if action == _UPDATE:
+        return (UsrlocUpdate(_record(document)),)
+    if action == _REMOVE:
+        return (UsrlocRemove(_record(document)),)
+    raise DecodeError("unknown action")
+
+
+def _record(document: Mapping[str, Any]) -> UsrlocRecord:
+    """
+    @raise DecodeError: a value that cannot be, or no C{aor} or C{ruid}. A missing string is an empty one and a missing
+        number 0, as Kamailio has it.
+    """
+    values: dict[str, Any] = {}
+    for name, longest in _STRINGS.items():
+        values[name] = _read_string(document, name, longest)
+    for name, (least, greatest) in _NUMBERS.items():
+        values[name] = _read_number(document, name, least, greatest)
+    if not values["aor"] or not values["ruid"]:
+        raise DecodeError("aor or ruid is missing")
+    if values["user_agent"] == "n/a":
+        values["user_agent"] = ""
+    return UsrlocRecord(**values, xavps=read_xavps(document.get("xavps")))
+
+
+def _read_string(document: Mapping[str, Any], name: str, longest: int) -> str:
+    value = document.get(name, "")
+    if not isinstance(value, str):
+        raise DecodeError(f"{name} must be a string")
+    if "\0" in value:  # Kamailio: \u0000 is dropped
+        value = value.replace("\0", "")
+    if len(value) > longest:
+        raise DecodeError(f"{name} is too long")
+    if not value.isprintable():
+        # A line end would break out of the header field that it is written into; half a surrogate pair is no text,
+        # while a byte that is no UTF-8, which looks like one, is passed on.
+        if any(character < " " or character == "\x7f" for character in value):
+            raise DecodeError(f"{name} has a control character")
+        try:
+            value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise DecodeError(f"{name} has half a character") from None
+    return value
+
+
+def _read_number(document: Mapping[str, Any], name: str, least: int, greatest: int) -> int:
+    value = document.get(name, 0)
+    # Kamailio takes a string for 0; a contact with expires 0 never expires, so that is refused here.
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DecodeError(f"{name} must be a number")
+    if not least <= value <= greatest:
+        raise DecodeError(f"{name} is out of range")
+    return value
+
+
+def read_xavps(value: object) -> str:
+    """
+    @param value: what C{xavps} was: an object of names to strings, numbers or objects of the same; anything else is
+        ignored, as by Kamailio.
+    @return: compact JSON; empty for nothing of use.
+    """
+    if not isinstance(value, dict) or not value:
+        return ""
+    try:
+        _check_xavps(value, _MAX_XAVPS_DEPTH)
+        text = _encoder.encode(value)
+        size = len(text.encode("utf-8", "surrogateescape"))
+    except (DecodeError, UnicodeEncodeError):
+        return ""
+    return text if size <= _MAX_XAVPS else ""
+
+
+def _check_xavps(value: Mapping[str, object], depth: int) -> None:
+    if depth == 0:
+        raise DecodeError("too deep")
+    for member in value.values():
+        if isinstance(member, dict):
+            _check_xavps(member, depth - 1)
+        elif not isinstance(member, (str, int)) or isinstance(member, bool) or member == _ABSURD:
+            raise DecodeError("neither string nor number")
+
+
+# writing
+
+
+def encode(record: UsrlocRecord, removed: bool = False) -> bytes:
+    """
+    One contact as Kamailio writes it: the fragment of a message. C{sock} and C{xavps} are left out when empty: 5.6.3
+    logs a line about the latter each time.
+    """
+    values: dict[str, object] = {
+        "action": _REMOVE if removed else _UPDATE,
+        "aor": record.aor,
+        "ruid": record.ruid,
+        "c": record.c,
+        "received": record.received,
+    }
+    if record.sock:
+        values["sock"] = record.sock
+    values["path"] = record.path
+    values["callid"] = record.callid
+    values["user_agent"] = record.user_agent or "n/a"
+    values["instance"] = record.instance
+    values["expires"] = record.expires
+    values["cseq"] = record.cseq
+    values["flags"] = record.flags
+    values["cflags"] = record.cflags
+    values["q"] = record.q
+    values["last_modified"] = record.last_modified
+    values["methods"] = record.methods
+    values["reg_id"] = record.reg_id
+    values["server_id"] = record.server_id
+    text = _encoder.encode(values)
+    if record.xavps:
+        text = f'{text[:-1]},"xavps":{record.xavps}}}'
+    return text.encode("utf-8", "surrogateescape")
+
+
+def encode_sync_end(count: int) -> bytes:
+    """
+    The last fragment of a sync between sipdmq nodes.
+    """
+    return b'{"action":%d,"count":%d}' % (_SYNC_END, count)
+
+
+def join(fragments: Iterable[bytes]) -> bytes:
+    """
+    Fragments as one body: one as it is, several numbered under C{"multi"}.
+    """
+    parts = list(fragments)
+    if len(parts) == 1:
+        return parts[0]
+    return b'{"multi":{%b}}' % b",".join([b'"%d":%b' % (number, part) for number, part in enumerate(parts, 1)])

@@ -1,0 +1,125 @@
+"""
+Whole nodes on one memory network: what one sends arrives at the other that listens there, when the network is pumped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from sipdmq.config import DMQConfig, NodeConfig, NodeSection, UsrlocConfig
+from sipdmq.records import Listener, Protocol
+from sipdmq.sip.message import Message, Request
+from sipdmq.sip.parser import parse_message
+from sipdmq.sip.uri import parse_sip_uri
+from tests.memory_node import MemoryNode
+
+__all__ = ["DMQNetwork", "address"]
+
+Address = tuple[str, int]
+
+
+def address(number: int) -> str:
+    """
+    Of a node: C{"127.0.0.1"}.
+    """
+    return f"127.0.0.{number}"
+
+
+class DMQNetwork:
+    """
+    @ivar nodes: by address.
+    @ivar seen: C{(from, to, message)} of all that was sent.
+    @ivar dead: addresses where nothing arrives and from which nothing leaves.
+    @ivar outside: what was sent to nobody here.
+    """
+
+    def __init__(self, case: SynchronousTestCase) -> None:
+        self._case = case
+        self.nodes: dict[str, MemoryNode] = {}
+        self.seen: list[tuple[str, str, Message]] = []
+        self.dead: set[str] = set()
+        self.outside: list[tuple[bytes, Address]] = []
+
+    def add(self, number: int, *peers: int, policy: Any = None, usrloc: bool = False, **keys: Any) -> MemoryNode:
+        """
+        A node that joins through others.
+
+        @param keys: of C{[dmq]}.
+        """
+        host = address(number)
+        dmq = DMQConfig(
+            server_address=parse_sip_uri(f"sip:{host}:5060"),
+            notification_address=tuple(parse_sip_uri(f"sip:{address(each)}:5060") for each in peers),
+            **keys,
+        )
+        listen = tuple(Listener(protocol, host, 5060, host, 5060) for protocol in (Protocol.UDP, Protocol.TCP))
+        config = NodeConfig(node=NodeSection(listen), dmq=dmq, usrloc=replace(UsrlocConfig(), enable=usrloc))
+        if policy is not None:
+            self._case.patch(_composition(), "load_policy", lambda config: policy)
+        node = self.nodes[host] = MemoryNode(self._case, config)
+        return node
+
+    def deliver(self) -> None:
+        """
+        All that was sent arrives, and what that leads to.
+        """
+        while True:
+            on_the_way = [
+                (host, data, to)
+                for host, node in self.nodes.items()
+                for data, to in node.take_sent()
+                if host not in self.dead
+            ]
+            if not on_the_way:
+                return
+            for host, data, to in on_the_way:
+                self.seen.append((host, to[0], parse_message(data)))
+                receiver = self.nodes.get(to[0])
+                if receiver is None:
+                    self.outside.append((data, to))
+                elif to[0] not in self.dead:
+                    receiver.reactor.ports[0].protocol.datagramReceived(data, (host, 5060))
+
+    def pump(self, seconds: float, step: float = 0.1) -> None:
+        """
+        Let time pass everywhere.
+        """
+        self.deliver()
+        for _ in range(round(seconds / step)):
+            for node in self.nodes.values():
+                node.reactor.advance(step)
+            self.deliver()
+
+    def take_requests(self, channel: str = "") -> list[tuple[str, str, bytes]]:
+        """
+        The KDMQ seen since this was asked last: from, to, body.
+        """
+        seen, self.seen = self.seen, []
+        return [
+            (host, to, message.body)
+            for host, to, message in seen
+            if isinstance(message, Request)
+            and message.method == "KDMQ"
+            and (not channel or message.uri_text.startswith(f"sip:{channel}@"))
+        ]
+
+    def dmq(self, number: int) -> Any:
+        """
+        The functions of a node, C{node.dmq}.
+        """
+        return self.nodes[address(number)].node.cluster.functions
+
+    def statuses(self, number: int) -> list[str]:
+        """
+        What a node thinks of the others.
+        """
+        return [node.status.name for node in self.dmq(number).nodes()[1:]]
+
+
+def _composition() -> Any:
+    from sipdmq import node
+
+    return node

@@ -1,0 +1,142 @@
+"""
+The way to one other node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from sipdmq.dmq.channels import Channels, CustomChannel
+from sipdmq.dmq.links import KdmqSender, Link
+from sipdmq.dmq.outbox import OutboxLimits
+from sipdmq.interfaces.replication import IRepairer
+from sipdmq.records import ClusterNode, NodeName, NodeStatus, Protocol
+from sipdmq.sip.timers import RequestTimers
+from tests.fakes import UDP, TransactionTestCase, answer, make_ids, pump
+
+NAME = NodeName(Protocol.UDP, "198.51.100.10", 5060)
+NODE = ClusterNode(NAME, NodeStatus.ACTIVE)
+LOCAL = NodeName(Protocol.UDP, "192.0.2.1", 5060)
+
+
+@implementer(IRepairer)
+class Peer(CustomChannel):
+    def __init__(self) -> None:
+        super().__init__("c")
+        self.repaired: list[ClusterNode] = []
+
+    def join(self, fragments: Sequence[bytes]) -> tuple[str, bytes]:
+        return "text/plain", b",".join(fragments)
+
+    def repair(self, node: ClusterNode) -> None:
+        self.repaired.append(node)
+
+
+class LinkTests(TransactionTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        assert isinstance(self.clock, Clock)
+        self.peer = Peer()
+        channels = Channels()
+        channels.add(self.peer)
+        self.sender = KdmqSender(self.layer, make_ids(), LOCAL, UDP, RequestTimers(0.1, 1, 8), "sipdmq/1")
+        self.lost: list[Any] = []
+        limits = OutboxLimits(window=2, batch_window=0, changes=5)
+        self.link = Link(
+            self.clock, NODE, self.sender, channels, limits, True, lambda name, sent_at: self.lost.append(sent_at)
+        )
+
+    def bodies(self) -> list[bytes]:
+        found = [message.body for message, _ in self.transport.sent]
+        self.transport.sent.clear()
+        return found
+
+    def reply(self, status: int) -> None:
+        self.receive(answer(self.transport.last, status))
+
+    def test_a_change_leaves_at_once(self) -> None:
+        self.link.put("c", "a", b"1")
+        target = self.transport.sent[0][1]
+        self.assertEqual((str(target), target.fixed, target.listener), ("udp:198.51.100.10:5060", True, UDP))
+        self.assertEqual(self.bodies(), [b"1"])
+
+    def test_the_next_of_a_key_leaves_with_the_answer(self) -> None:
+        self.link.put("c", "a", b"1")
+        self.link.put("c", "a", b"2")
+        self.reply(200)
+        self.assertEqual(self.bodies(), [b"1", b"2"])
+
+    def test_503_is_tried_again(self) -> None:
+        self.link.put("c", "a", b"1")
+        self.reply(503)
+        self.assertEqual(self.bodies(), [b"1"])
+        pump(self.clock, 0.5)
+        self.assertEqual(self.bodies(), [b"1"])
+
+    def test_404_is_the_end_until_it_returns(self) -> None:
+        self.link.put("c", "a", b"1")
+        self.reply(404)
+        self.link.put("c", "a", b"2")
+        self.assertEqual(self.bodies(), [b"1"])
+        self.link.went_down()
+        self.link.went_up()
+        self.link.put("c", "a", b"3")
+        self.assertEqual(self.bodies(), [b"3"])
+
+    def test_refused_ones_are_dropped(self) -> None:
+        for key in "ab":
+            self.link.put("c", key, b"1")
+            self.reply(400)
+        self.assertEqual((self.link.refused, self.link.waiting, self.link.unanswered), (2, 0, 0))
+
+    def test_what_is_too_long_is_refused_here(self) -> None:
+        self.link.put("c", "a", b"x" * 32_000)
+        self.link.put("c", "b", b"1")
+        self.assertEqual(self.bodies(), [b"1"])
+        self.assertEqual(self.link.refused, 1)
+
+    def test_no_answer(self) -> None:
+        self.link.put("c", "a", b"1")
+        self.link.put("c", "b", b"1")
+        self.link.put("c", "d", b"1")
+        self.assertFalse(self.link.is_troubled(2))
+        pump(self.clock, 2)
+        self.assertTrue(self.link.is_troubled(2))
+        pump(self.clock, 7)
+        self.assertEqual(self.lost, [0.0, 0.0])
+        self.assertEqual((self.link.is_dirty, self.link.waiting, self.link.unanswered), (True, 0, 0))
+
+    def test_a_node_that_was_away_is_repaired(self) -> None:
+        self.link.put("c", "a", b"1")
+        self.reply(200)
+        self.link.went_down()
+        self.link.put("c", "b", b"1")
+        self.assertEqual(self.bodies(), [b"1"])
+        self.link.went_up()
+        self.assertEqual((self.peer.repaired, self.link.is_dirty), ([NODE], False))
+
+    def test_so_is_one_for_which_too_much_waited(self) -> None:
+        for number in range(8):
+            self.link.put("c", str(number), b"1")
+        self.assertTrue(self.link.is_dirty)
+        for message, _ in list(self.transport.sent):
+            self.receive(answer(message, 200))
+        self.link.probe()
+        self.assertEqual((self.peer.repaired, self.link.is_dirty), ([NODE], False))
+
+    def test_stopped(self) -> None:
+        self.link.put("c", "a", b"1")
+        self.reply(503)
+        self.link.stop()
+        pump(self.clock, 10)
+        self.assertEqual(self.bodies(), [b"1"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_the_name_of_a_certificate(self) -> None:
+        self.assertEqual((self.sender.target_of(NAME).name, self.sender.cert_name(NAME)), ("", "198.51.100.10"))
+        self.sender.know_as(NAME, "b.example")
+        self.assertEqual((self.sender.target_of(NAME).name, self.sender.cert_name(NAME)), ("b.example", "b.example"))

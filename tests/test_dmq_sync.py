@@ -1,0 +1,348 @@
+"""
+Syncs: the donor's pages, the newcomer's state, and who is asked for a user meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from sipdmq.dmq.lookup import RemoteLookup
+from sipdmq.dmq.sync import SyncState
+from sipdmq.dmq.usrloc import SyncEnd
+from sipdmq.dmq.usrloc_json import SYNC_REQUEST, encode_sync_end
+from sipdmq.errors import RequestRefused, UnreachableError
+from sipdmq.records import ChannelMessage, NodeStatus, Origin, Protocol, Source
+from tests.fakes import UDP, pump
+from tests.location_store_tests import EPOCH, make_binding
+from tests.usrloc_node import KAMAILIO, OURS, FakeResponse, UsrlocTestCase, update
+
+SOURCE = Source(Protocol.UDP, "192.0.2.12", 5060, UDP)
+
+
+class DonorTestCase(UsrlocTestCase):
+    def fill(self, users: int = 3) -> None:
+        for number in range(users):
+            aor = f"u{number}@example.org"
+            self.put(
+                make_binding(f"a{number}", aor, expires_in=5000),
+                make_binding(f"b{number}", aor, expires_in=5000),
+                make_binding(f"t{number}", aor, expires_in=5000, removed=True, other_ruids=("o",)),
+                origin=Origin.REPLICATED,
+            )
+
+    def sent(self) -> list[str]:
+        put, self.cluster.put_ones = self.cluster.put_ones, []
+        return ["end" if isinstance(change, SyncEnd) else change.ruid for _, _, change in put]
+
+
+class DonorTests(DonorTestCase):
+    def test_each_contact_once(self) -> None:
+        """
+        Where a Kamailio sends n(n+1)/2; what it never had needs no removal.
+        """
+        self.fill()
+        self.assertEqual(self.receive(SYNC_REQUEST), 200)
+        self.assertEqual(self.sent(), [])  # it was answered before anything else
+        pump(self.clock, 1)
+        self.assertEqual(sorted(self.sent()), ["a0", "a1", "a2", "b0", "b1", "b2"])
+
+    def test_a_node_of_ours_gets_removals_too_and_hears_the_end(self) -> None:
+        self.fill(1)
+        self.receive(SYNC_REQUEST, OURS)
+        pump(self.clock, 1)
+        self.assertEqual(self.cluster.put_ones[-1], (OURS.name, "", SyncEnd(3)))
+        self.assertEqual(sorted(self.sent()), ["a0", "b0", "end", "o", "t0"])
+
+    def test_an_empty_store_sends_nothing(self) -> None:
+        self.receive(SYNC_REQUEST)
+        pump(self.clock, 1)
+        self.assertEqual(self.sent(), [])
+
+    def test_phones_are_served_in_between(self) -> None:
+        self.fill(120)
+        self.receive(SYNC_REQUEST)
+        for wait, expected in ((0, 100), (0.001, 100), (0.001, 40)):
+            self.clock.advance(wait)
+            self.assertEqual(len(self.sent()), expected)
+
+    def test_a_second_request_is_dropped_while_one_runs(self) -> None:
+        self.fill(60)
+        for _ in range(3):
+            self.receive(SYNC_REQUEST)
+        pump(self.clock, 1)
+        self.assertEqual(len(self.sent()), 120)
+        self.receive(SYNC_REQUEST)
+        pump(self.clock, 1)
+        self.assertEqual(len(self.sent()), 120)
+
+    def test_two_nodes_at_the_same_time(self) -> None:
+        self.fill(1)
+        self.receive(SYNC_REQUEST)
+        self.receive(SYNC_REQUEST, OURS)
+        pump(self.clock, 1)
+        self.assertEqual(len(self.sent()), 2 + 5)
+
+    def test_a_node_that_went_away_gets_no_more(self) -> None:
+        self.fill(120)
+        self.receive(SYNC_REQUEST)
+        self.clock.advance(0)
+        self.cluster.members = [OURS]
+        pump(self.clock, 5)
+        self.assertEqual(len(self.sent()), 100)
+        self.assertEqual(self.peer.snapshot()["usrloc.syncs"], 0)
+
+    def test_a_full_outbox_is_waited_for(self) -> None:
+        self.fill(2)
+        self.cluster.full = Deferred()
+        self.receive(SYNC_REQUEST)
+        pump(self.clock, 1)
+        self.assertEqual(len(self.sent()), 1)
+        full, self.cluster.full = self.cluster.full, None
+        full.callback(None)
+        pump(self.clock, 1)
+        self.assertEqual(len(self.sent()), 3)
+
+    def test_what_a_phone_changes_meanwhile_is_not_followed_by_what_was_before(self) -> None:
+        self.fill(120)
+        self.receive(SYNC_REQUEST)
+        self.clock.advance(0)
+        seen = set(self.sent())
+        late = next(number for number in range(120) if f"a{number}" not in seen)
+        self.put(make_binding(f"a{late}", f"u{late}@example.org", cseq=77))
+        pump(self.clock, 1)
+        (change,) = [change for _, _, change in self.cluster.put_ones if change.ruid == f"a{late}"]
+        self.assertEqual(change.binding.cseq, 77)
+
+    def test_a_stranger_gets_nothing(self) -> None:
+        self.fill(1)
+        self.assertEqual(self.receive(SYNC_REQUEST, None), 200)
+        pump(self.clock, 1)
+        self.assertEqual(self.sent(), [])
+
+    def test_a_repair_sends_what_was_changed_here(self) -> None:
+        self.fill(1)
+        self.receive(update(self.form, "k1"))
+        self.put(make_binding("mine", "bob@example.org"), make_binding("dead", "bob@example.org", removed=True))
+        self.put(make_binding("theirs", "carol@example.org", methods=7), origin=Origin.REPLICATED)
+        self.sent()
+        self.peer.repair(KAMAILIO)
+        pump(self.clock, 1)
+        self.assertEqual(sorted(set(self.sent()) - {"a0", "b0", "t0", "o"}), ["dead", "mine"])
+
+
+class PauseTests(DonorTestCase):
+    settings = {"batch_size": 4, "batch_usleep": 500_000}
+
+    def test_so_many_then_a_pause(self) -> None:
+        self.fill(5)
+        self.receive(SYNC_REQUEST)
+        for wait, expected in ((0.0, 4), (0.25, 0), (0.25, 4), (0.5, 2)):
+            self.clock.advance(wait)
+            self.assertEqual(len(self.sent()), expected)
+
+
+class NewcomerTests(UsrlocTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.states: list[SyncState] = []
+        self.peer.readiness.watch(self.states.append)
+
+    def asked(self) -> list[str]:
+        return [node.host for _, node, body, _ in self.cluster.asked if body == SYNC_REQUEST]
+
+    def answer(self, result: Any = 200) -> None:
+        """
+        The last one who was asked answers.
+        """
+        waiting = self.cluster.asked[-1][3]
+        if isinstance(result, int):
+            waiting.callback(FakeResponse(result))
+        else:
+            waiting.errback(Failure(result))
+
+    def test_the_first_of_all_is_ready(self) -> None:
+        self.peer.start(False)
+        self.assertEqual(self.states, [SyncState.READY])
+
+    def test_who_finds_nobody_is_ready_after_a_while(self) -> None:
+        self.peer.start(True)
+        pump(self.clock, 9.75)
+        self.assertEqual(self.states, [])
+        pump(self.clock, 0.25)
+        self.assertEqual(self.states, [SyncState.READY])
+
+    def test_one_is_asked_once_a_node_of_ours_first(self) -> None:
+        self.peer.start(True)
+        for node in (KAMAILIO, OURS, KAMAILIO):
+            self.peer.node_joined(node)
+        self.assertEqual((self.asked(), self.states), ([OURS.name.host], [SyncState.SYNCING]))
+
+    def test_ready_when_the_donor_has_sent_all(self) -> None:
+        self.peer.start(True)
+        self.peer.node_joined(OURS)
+        self.answer()
+        self.receive(update(self.form, "k1"), OURS)
+        self.receive(encode_sync_end(2), OURS)  # it overtook one
+        self.assertFalse(self.peer.readiness.is_ready)
+        self.receive(update(self.form, "k2"), OURS)
+        self.assertEqual(self.states, [SyncState.SYNCING, SyncState.READY])
+        self.assertEqual(self.clock.getDelayedCalls()[1:], [])
+
+    def test_a_kamailio_has_sent_all_when_it_is_quiet(self) -> None:
+        self.cluster.members = [KAMAILIO]
+        self.peer.start(True)
+        self.peer.node_joined(KAMAILIO)
+        self.answer()
+        for number in range(4):
+            self.receive(update(self.form, f"k{number}"))
+            pump(self.clock, 1.75)
+            self.assertFalse(self.peer.readiness.is_ready)
+        pump(self.clock, 0.25)
+        self.assertEqual((self.states[-1], len(self.asked())), (SyncState.READY, 1))
+
+    def test_a_busy_kamailio_is_never_quiet(self) -> None:
+        self.cluster.members = [KAMAILIO]
+        self.peer.start(True)
+        self.peer.node_joined(KAMAILIO)
+        for second in range(62):
+            self.receive(update(self.form, "k1", cseq=second + 1, expires_in=900))
+            pump(self.clock, 1)
+        self.assertTrue(self.peer.readiness.is_ready)
+
+    def test_an_empty_donor_is_replaced_by_the_next(self) -> None:
+        self.peer.start(True)
+        self.peer.node_joined(OURS)
+        self.answer()
+        pump(self.clock, 2)
+        self.assertEqual(self.asked(), [OURS.name.host, KAMAILIO.name.host])
+        self.answer()
+        pump(self.clock, 2)
+        self.assertEqual(self.states, [SyncState.SYNCING, SyncState.READY])
+
+    def test_an_empty_donor_of_ours_says_so(self) -> None:
+        self.cluster.members = [OURS]
+        self.peer.start(True)
+        self.peer.node_joined(OURS)
+        self.receive(encode_sync_end(0), OURS)
+        self.assertTrue(self.peer.readiness.is_ready)
+
+    def test_a_dying_donor_is_replaced_by_the_next(self) -> None:
+        for how in ("refuses", "unreachable", "down", "silent"):
+            self.setUp()
+            self.peer.start(True)
+            self.peer.node_joined(OURS)
+            if how == "refuses":
+                self.answer(404)
+            elif how == "unreachable":
+                self.answer(UnreachableError("gone"))
+            else:
+                self.answer()
+                self.receive(update(self.form), OURS)
+                if how == "down":
+                    self.peer.node_down(OURS._replace(status=NodeStatus.NOT_ACTIVE))
+                else:
+                    pump(self.clock, 2)
+            self.assertEqual(self.asked(), [OURS.name.host, KAMAILIO.name.host], how)
+            self.assertFalse(self.peer.readiness.is_ready)
+
+    def test_a_kamailio_that_comes_back_is_asked_again(self) -> None:
+        self.cluster.members = []
+        self.peer.start(False)
+        self.peer.node_joined(OURS)  # the first contact of a node that began alone
+        self.peer.node_joined(OURS)
+        self.peer.node_joined(KAMAILIO)
+        self.peer.node_joined(KAMAILIO)
+        self.assertEqual(self.asked(), [OURS.name.host, KAMAILIO.name.host, KAMAILIO.name.host])
+        self.assertEqual(self.states, [SyncState.READY])
+
+
+class NoSyncTests(UsrlocTestCase):
+    settings = {"sync": False}
+
+    def test_nobody_is_asked(self) -> None:
+        self.peer.start(True)
+        self.peer.node_joined(OURS)
+        self.assertEqual((self.cluster.asked, self.peer.readiness.is_ready), ([], True))
+
+
+class LookupTests(UsrlocTestCase):
+    """
+    A user whom a newcomer does not know yet.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.lookup = RemoteLookup(self.clock, self.store, self.form, self.peer, self.cluster, SOURCE)
+
+    def find(self) -> Deferred[Any]:
+        return self.lookup.find("alice@example.org")
+
+    def not_yet(self, finding: Deferred[Any]) -> None:
+        refusal = self.failureResultOf(finding, RequestRefused).value
+        self.assertEqual((refusal.status, refusal.headers), (480, (("Retry-After", "5"),)))
+
+    def sync_from(self, *members: Any) -> None:
+        self.cluster.members = list(members)
+        self.peer.start(True)
+        self.peer.node_joined(members[0])
+
+    def test_a_node_that_has_all_asks_nobody(self) -> None:
+        self.peer.start(False)
+        self.assertEqual((self.successResultOf(self.find()), self.cluster.asked), ((), []))
+
+    def test_nobody_to_ask(self) -> None:
+        self.not_yet(self.find())
+        self.sync_from(KAMAILIO)
+        self.not_yet(self.find())
+
+    def test_the_donor_knows(self) -> None:
+        self.sync_from(OURS)
+        for answer, expected in (
+            ({"1": json.loads(update(self.form, "k1", xavps='{"a":"b"}'))}, ["k1"]), ({}, []),
+        ):  # fmt: skip
+            self.successResultOf(self.store.update("alice@example.org", lambda _: (), Origin.LOADED))
+            finding = self.find()
+            channel, node, body, waiting = self.cluster.asked[-1]
+            self.assertEqual((channel, node, body), ("sipdmq", OURS.name, b'{"lookup": {"aor": "alice@example.org"}}'))
+            waiting.callback(FakeResponse(200, json.dumps({"lookup": {"multi": answer}}).encode()))
+            self.assertEqual([each.ruid for each in self.successResultOf(finding)], expected)
+
+    def test_the_donor_says_nothing_of_use(self) -> None:
+        self.sync_from(OURS)
+        for result in (FakeResponse(404), FakeResponse(200, b"x"), FakeResponse(200, b"[]"), FakeResponse(200, b"{}"),
+                       FakeResponse(200, b'{"lookup":5}'), FakeResponse(200, b"\xff"), Failure(UnreachableError("x"))):
+            finding = self.find()
+            self.cluster.asked[-1][3].callback(result)
+            self.not_yet(finding)
+
+    def test_the_donor_is_slow(self) -> None:
+        self.sync_from(OURS)
+        finding = self.find()
+        self.clock.advance(0.5)
+        self.not_yet(finding)
+        self.cluster.asked[-1][3].callback(FakeResponse(200, b"{}"))
+
+    def test_a_flood_is_not_passed_on(self) -> None:
+        self.sync_from(OURS)
+        waiting = [self.find() for _ in range(200)]
+        self.not_yet(self.find())
+        self.assertEqual(len(self.cluster.asked), 201)
+        self.clock.advance(0.5)
+        for each in waiting:
+            self.not_yet(each)
+        self.find().addErrback(lambda _: None)
+        self.assertEqual(len(self.cluster.asked), 202)
+
+    def test_the_other_side(self) -> None:
+        message = ChannelMessage("sipdmq", OURS, SOURCE, "", b"")
+        self.put(make_binding("r1", flow="f1", expires_in=int(EPOCH / 100)))
+        self.assertIsNone(self.lookup.answer({"aor": "alice@example.org"}, message))  # it does not know itself yet
+        self.peer.start(False)
+        self.assertIsNone(self.lookup.answer({"aor": 5}, message))
+        (record,) = self.successResultOf(self.lookup.answer({"aor": "alice@example.org"}, message))["multi"].values()
+        self.assertEqual((record["ruid"], record["path"][:8]), ("r1", "<sip:f1."))
+        self.assertEqual(self.successResultOf(self.lookup.answer({"aor": "x@example.org"}, message)), {"multi": {}})
