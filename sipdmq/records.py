@@ -53,7 +53,7 @@ class Protocol(IntEnum):
         """
         Whether the transport itself repeats what was lost (RFC 3261 §17: no retransmission timers then).
         """
-        return self is not Protocol.UDP
+        return self is not _UDP
 
     @property
     def is_secure(self) -> bool:
@@ -68,6 +68,9 @@ class Protocol(IntEnum):
         The port where none is named (RFC 3261 §18.1.1, §19.1.2).
         """
         return SECURE_PORT if self is Protocol.TLS else DEFAULT_PORT
+
+
+_UDP: Final = Protocol.UDP  # for what is asked for every message: a member of an Enum is slow to look up
 
 
 class Listener(NamedTuple):

@@ -131,16 +131,17 @@ class Dispatcher:
         request: Request = transaction.request
         try:
             uri = request.uri
-            if not isinstance(uri, SipURI) and "route" not in request.headers.first:
+            first = request.headers.first
+            if not isinstance(uri, SipURI) and "route" not in first:
                 raise refuse.unsupported_scheme()
-            if "proxy-require" in request.headers.first:
+            if "proxy-require" in first:
                 unsupported = request.tokens("proxy-require")
                 if unsupported:
                     raise refuse.bad_extension(unsupported)
             if request.method == "KDMQ":
                 self._serve_cluster(transaction)
                 return
-            if "route" in request.headers.first or (isinstance(uri, SipURI) and "maddr" in uri.params):
+            if "route" in first or (isinstance(uri, SipURI) and "maddr" in uri.params):
                 verdict = preprocess(request, self._is_ours, self._cookies, self._flow_of)
                 if verdict.flow is not None and request.method != "REGISTER":
                     self._deliver(transaction, verdict)

@@ -232,7 +232,7 @@ def _check(message: Message) -> None:
         uri = message.uri
         if isinstance(uri, SipURI) and uri.headers is not None:
             raise ParseError("Headers In Request-URI")  # §19.1.1, table 1; RFC 4475 §3.1.2.11
-    if "max-forwards" in first:
+    if first.get("max-forwards", "70") != "70":  # which is what nearly all say
         parse_number(first["max-forwards"], 255, "Max-Forwards")
     if "expires" in first:
         parse_number(first["expires"], MAX_DELTA_SECONDS, "Expires")
