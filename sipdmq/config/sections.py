@@ -181,7 +181,7 @@ class LimitsConfig:
     header_length: int = key(DEFAULT_LIMITS.header_length, values.whole(100, 2**20))
     transactions: int = key(100_000, values.whole(10, 10**7))
     transaction_bytes: int = key(2**28, values.whole(2**20, 2**36))
-    completed_bytes: int = key(64 * 2**20, values.whole(2**16, 2**36))
+    completed_bytes: int = key(48 * 2**20, values.whole(2**16, 2**36))
     tombstones: int = key(100_000, values.whole(0, 10**8))
     contacts_per_aor: int = key(200, values.whole(1, 10_000))
     connections: int = key(20_000, values.whole(1, 10**6))
