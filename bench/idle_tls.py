@@ -47,7 +47,10 @@ def tls_node(
     """
     listen = f"udp:{host}:5060\n    tcp:{host}:5060\n    tls:{host}:{TLS_PORT}"
     files = {"certificate": f"{folder}/server.pem", "private_key": f"{folder}/server.key"}
-    node = kind(host, 5060, core, {"node": {"listen": listen}, "tls": files, "timers": {"t1": f"{t1:g}"}})
+    # All are opened before the first handshake begins.
+    patient = {"handshake_timeout": "300"}
+    sections = {"node": {"listen": listen}, "tls": files, "timers": {"t1": f"{t1:g}"}, "limits": patient}
+    node = kind(host, 5060, core, sections)
     node.transaction_lifetime = 64 * t1
     return node
 
