@@ -97,7 +97,10 @@ class Registrar:
             lambda records: apply_register(records, register, now, self._limits, self._ids.ruid),
             Origin.LOCAL,
         )
-        done.addCallbacks(self._updated, self._fail, (transaction, register), None, (transaction,), None)
+        if done.called and isinstance(done.result, Update):  # from memory: nobody has to wait, or be called back
+            self._answer(done.result.bindings, transaction, register)
+        else:
+            done.addCallbacks(self._updated, self._fail, (transaction, register), None, (transaction,), None)
 
     def _aor(self, request: Request) -> str:
         """

@@ -52,6 +52,16 @@ def stamp_source(request: Request, source: Source) -> None:
     has_rport = "rport" in params
     if via.host == host and not has_rport and "received" not in params:
         return
+    # The sent-by stays as it was written: some clients compare it with theirs letter by letter.
+    text = request.headers.first["via"]
+    at = text.find(";rport;") if text[-6:] != ";rport" else len(text) - 6
+    if at > 0 and "received" not in params and "," not in text and '"' not in text:
+        # Nearly always: all of it stays but for what is added.
+        port = str(source.port)
+        params = {**params, "rport": port, "received": host}
+        text = f"{text[:at]};rport={port}{text[at + 6:]};received={host}"
+        request.stamp_top_via(Via(via.transport, via.host, via.port, params), text)
+        return
     stamped = dict(params)
     if has_rport:
         stamped["rport"] = str(source.port)
@@ -59,14 +69,7 @@ def stamp_source(request: Request, source: Source) -> None:
         stamped["received"] = host
     else:
         del stamped["received"]
-    # The sent-by stays as it was written: some clients compare it with theirs letter by letter.
-    text = request.headers.first["via"]
-    at = text.find(";rport;") if text[-6:] != ";rport" else len(text) - 6
-    if at > 0 and "received" not in params and "," not in text and '"' not in text:
-        # Nearly always: all of it stays but for what is added.
-        text = f"{text[:at]};rport={source.port}{text[at + 6:]};received={host}"
-    else:
-        text = f"{text.partition(',')[0].partition(';')[0]}{format_params(stamped)}"
+    text = f"{text.partition(',')[0].partition(';')[0]}{format_params(stamped)}"
     request.stamp_top_via(Via(via.transport, via.host, via.port, stamped), text)
 
 
