@@ -7,7 +7,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -83,7 +83,7 @@ class AuthTestCase(SynchronousTestCase):
         """
         How a request is refused after the store was asked.
         """
-        return self.failureResultOf(self.auth.check(message, REALM, is_proxy), RequestRefused).value
+        return self.failureResultOf(maybeDeferred(self.auth.check, message, REALM, is_proxy), RequestRefused).value
 
     def challenged(self) -> DigestClient:
         """
@@ -93,7 +93,7 @@ class AuthTestCase(SynchronousTestCase):
         return self.client
 
     def assert_accepted(self, message: Request, username: str = "alice", is_proxy: bool = False) -> None:
-        self.assertEqual(self.successResultOf(self.auth.check(message, REALM, is_proxy)), username)
+        self.assertEqual(self.successResultOf(maybeDeferred(self.auth.check, message, REALM, is_proxy)), username)
 
     def assert_challenge(self, refusal: RequestRefused, stale: bool, status: int = 401) -> None:
         self.assertEqual((refusal.status, len(refusal.headers)), (status, len(self.algorithms)))
@@ -206,7 +206,7 @@ class AcceptedTests(AuthTestCase):
     def test_a_store_that_takes_its_time(self) -> None:
         message = self.register(self.challenged().credentials("REGISTER", f"sip:{REALM}"))
         self.store.waiting = Deferred()
-        found = self.auth.check(message, REALM, False)
+        found = maybeDeferred(self.auth.check, message, REALM, False)
         self.assertNoResult(found)
         self.store.waiting.callback(hash_of("MD5", f"alice:{REALM}:alice-secret"))
         self.assertEqual(self.successResultOf(found), "alice")
@@ -262,6 +262,6 @@ class WrongTests(AuthTestCase):
     def test_a_failure_of_the_store_is_told_as_it_is(self) -> None:
         message = self.register(self.challenged().credentials("REGISTER", f"sip:{REALM}"))
         self.store.waiting = Deferred()
-        found = self.auth.check(message, REALM, False)
+        found = maybeDeferred(self.auth.check, message, REALM, False)
         self.store.waiting.errback(OSError("no database"))
         self.failureResultOf(found, OSError)

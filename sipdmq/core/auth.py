@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
@@ -38,6 +38,11 @@ __all__ = ["AMPLIFICATION", "Authenticator", "fit_answer", "remove_credentials",
 AMPLIFICATION: Final = 3
 """An answer to a UDP source that has not passed a challenge is smaller than so many times the request."""
 
+_ROOMY: Final = 400
+"""
+Bytes of a request whose every refusal fits. It has what it copies or names of the request, each once, and less than 700
+of its own: three challenges (500), a tag, received and rport, Allow or a reason.
+"""
 _CHALLENGES: Final = ("www-authenticate", "proxy-authenticate")
 _ACCEPTED: Final = Use.ACCEPTED  # under a name of the module: looking it up in its Enum costs four times as much
 _NEVER_CHALLENGED: Final = frozenset(("ACK", "CANCEL"))
@@ -96,17 +101,17 @@ class Authenticator:
             return False
         return username == username_of(uri)
 
-    def check(self, request: Request, realm: str, is_proxy: bool) -> Deferred[str]:
+    def check(self, request: Request, realm: str, is_proxy: bool) -> str | Deferred[str]:
         """
         Who sent this request?
 
         @param realm: a domain of ours, as L{realm_of} gives it.
         @param is_proxy: ask with 407 and Proxy-Authenticate, as for all that is passed on; otherwise with 401 and
             WWW-Authenticate, as for REGISTER and whatever ends here (RFC 3261 §22.1).
-        @return: a Deferred of the user's name; already fired unless the users are elsewhere. It fails with
-            L{RequestRefused}: the same challenge for an unknown user, a wrong password and a replay.
-        @raise RequestRefused: at once, without a Deferred, when there is nothing to check: 401 or 407 with a challenge
-            for each algorithm; 400 for credentials of our realm that lack something or name another resource
+        @return: the user's name; a Deferred of it if the users are elsewhere.
+        @raise RequestRefused: the same challenge for an unknown user, a wrong password and a replay, by the Deferred if
+            there is one; and at once when there is nothing to check: 401 or 407 with a challenge for each algorithm;
+            400 for credentials of our realm that lack something or name another resource
             (RFC 7616 §3.4, §3.4.6). What cannot be read as digest credentials of our realm counts as not there.
             403 for ACK and CANCEL, which cannot be repeated and so are never challenged.
         """
@@ -117,6 +122,8 @@ class Authenticator:
         if credentials is None or made_at is None:
             raise self._challenge(realm, is_proxy)
         found: Deferred[str | None] = self._store.ha1(credentials.username, realm, credentials.algorithm)
+        if found.called and not isinstance(found.result, Failure):  # from memory: nobody has to wait
+            return self._judge(cast("str | None", found.result), request, credentials, made_at, is_proxy)
         return found.addCallback(self._judge, request, credentials, made_at, is_proxy)
 
     def _credentials(self, request: Request, realm: str, key: str) -> Credentials | None:
@@ -173,16 +180,17 @@ class Authenticator:
 
     def _judge(
         self, ha1: str | None, request: Request, credentials: Credentials, made_at: int, is_proxy: bool
-    ) -> str | Failure:
+    ) -> str:
         """
         @param ha1: C{None} if there is no such user; then as much is computed.
+        @raise RequestRefused: a challenge.
         """
         algorithm = credentials.algorithm
         expected = compute_response(algorithm, ha1 or NO_HA1[algorithm], credentials, request.method)
         is_right = hmac.compare_digest(expected, credentials.response)
         if not is_right or not ha1:
             self._refused += 1
-            return Failure(self._challenge(credentials.realm, is_proxy))
+            raise self._challenge(credentials.realm, is_proxy)
         # Over the whole request: whoever saw it can repeat it, but not change it.
         fingerprint = hash(("\n".join((request.uri_text, *request.headers.lines())), request.body))
         use = self._nonces.use(credentials.nonce, made_at, credentials.number, fingerprint, self._now())
@@ -191,7 +199,7 @@ class Authenticator:
             return credentials.username
         if use is Use.REPLAYED:
             self._replayed += 1
-        return Failure(self._challenge(credentials.realm, is_proxy, True))
+        raise self._challenge(credentials.realm, is_proxy, True)
 
     def snapshot(self) -> dict[str, int | float]:
         """
@@ -235,6 +243,8 @@ def fit_answer(response: Response, received: int) -> Response | None:
         its challenges as needed: the strongest, on top, go first, the last one stays, which is MD5 where that is
         configured and so the one that every phone can answer. C{None} when nothing helps: then nothing is sent.
     """
+    if received >= _ROOMY:
+        return response
     excess = len(format_message(response)) - AMPLIFICATION * received + 1
     if excess <= 0:
         return response

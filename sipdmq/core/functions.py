@@ -138,18 +138,21 @@ class NodeFunctions:
         Find out who sent a request, by his password (RFC 3261 §22).
 
         @return: C{"alice@example.org"}, also in C{request.user} from now on; empty where C{[auth] enable = no}, which
-            lets everybody through.
+            lets everybody through, and for a copy of a REGISTER: the node of the cluster that sent it has asked.
         @raise RequestRefused: 401 for REGISTER and 407 for others with a challenge; 403 for who speaks for somebody
             else than himself, or for a domain that is not ours.
         """
         authenticator = self._authenticator
         if authenticator is None:
             return ""
+        if self.dmq is not None and request.method == "REGISTER" and self.dmq.is_from_node(request):
+            return ""
         message = request.message
         realm = authenticator.realm_of(message)
         if realm is None:
             raise refuse.forbidden("Not Our User")
-        name = await authenticator.check(message, realm, request.method != "REGISTER")
+        found = authenticator.check(message, realm, request.method != "REGISTER")
+        name = found if isinstance(found, str) else await found
         if not authenticator.is_own_identity(name, realm, message):
             raise refuse.forbidden("Not Your Name")
         request.user = f"{name}@{realm}"
