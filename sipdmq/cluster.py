@@ -16,6 +16,7 @@ from sipdmq.core.domains import Domains
 from sipdmq.core.keys import derive_key
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.conflict import Limits
+from sipdmq.dmq.copied import CopyReceiver
 from sipdmq.dmq.copies import RequestCopies
 from sipdmq.dmq.effects import NodeListSettings
 from sipdmq.dmq.events import EventCallback, load_event_callback
@@ -29,13 +30,15 @@ from sipdmq.dmq.names import NodeNames
 from sipdmq.dmq.nodelist import NodeList
 from sipdmq.dmq.outbox import OutboxLimits
 from sipdmq.dmq.owner import FlowTokens
+from sipdmq.dmq.screen import Screen, Senders
 from sipdmq.dmq.service import DMQService
 from sipdmq.dmq.trust import Trust, allowed_networks
 from sipdmq.dmq.usrloc import UsrlocPeer
 from sipdmq.dmq.usrloc_form import UsrlocForm
 from sipdmq.dmq.workers import Workers
 from sipdmq.interfaces.location import ILocationStore
-from sipdmq.interfaces.messages import IRequestSender, ITargetResolver
+from sipdmq.interfaces.messages import IRequestSender, ITargetResolver, ITransactionUser
+from sipdmq.interfaces.replication import IRegistrar
 from sipdmq.records import Listener, NodeName, Protocol, Source
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.timers import RequestTimers
@@ -56,6 +59,8 @@ class Cluster:
     @ivar tokens: of the connections that only this node can reach.
     @ivar usrloc: L{None} where C{[usrloc] enable = 0}.
     @ivar lookup: L{None}, too.
+    @ivar registrar: takes copies of REGISTERs, and leaves all others to the node's.
+    @ivar copies: sends them.
     """
 
     def __init__(
@@ -67,6 +72,9 @@ class Cluster:
         has_peers: bool,
         usrloc: UsrlocPeer | None,
         lookup: RemoteLookup | None,
+        registrar: CopyReceiver,
+        copies: RequestCopies,
+        screen: Callable[[ITransactionUser], Screen],
     ) -> None:
         self._clock = clock
         self.service = service
@@ -75,13 +83,17 @@ class Cluster:
         self._has_peers = has_peers
         self.usrloc = usrloc
         self.lookup = lookup
+        self.registrar = registrar
+        self.copies = copies
+        self.screen = screen
 
     @property
     def parts(self) -> tuple[Any, ...]:
         """
         What has numbers to show.
         """
-        return (self.service,) if self.usrloc is None else (self.service, self.usrloc)
+        parts = (self.service, self.copies, self.registrar)
+        return parts if self.usrloc is None else (*parts, self.usrloc)
 
     def start(self) -> None:
         """
@@ -132,6 +144,7 @@ def make_cluster(
     listeners: list[Listener],
     domains: Domains,
     store: ILocationStore,
+    registrar: IRegistrar,
     sender: IRequestSender,
     resolver: ITargetResolver,
     has_shown: Callable[[str, str], bool],
@@ -187,21 +200,32 @@ def make_cluster(
     )
     if callback is not None:
         service.watch(EventCallback(callback))
-    copies = RequestCopies(sender, membership, links)
-    functions = DMQFunctions(service, clock, local, listener, dmq.sl_send, copies.replicate)
     tokens = FlowTokens(derive_key(secret, "flow"), local)
+    form = UsrlocForm(
+        domains,
+        tokens,
+        usrloc.use_domain,
+        usrloc.replicate_socket_info,
+        usrloc.replicate_cflags,
+        [str(each) for each in listeners],
+        str(listener),
+    )
+    bounds = Limits(config.limits.contacts_per_aor, int(dmq.forget_after))
+    senders = Senders(membership, links, service.is_shown, dmq.require_tls)
+    copies = RequestCopies(clock, sender, membership, senders, links, store, domains, form)
+    copied = CopyReceiver(clock, now, registrar, domains, senders, form, bounds)
+    functions = DMQFunctions(
+        service, clock, local, listener, dmq.sl_send, copies.replicate, senders.is_from_node
+    )
+    takes_copies = "REGISTER" in dmq.replicate
+    if takes_copies:
+        registrar.registered = copies.registered
+
+    def screen(user: ITransactionUser) -> Screen:
+        return Screen(user, senders, ids, copied if takes_copies else None)
+
     peer = lookup = None
     if usrloc.enable:
-        form = UsrlocForm(
-            domains,
-            tokens,
-            usrloc.use_domain,
-            usrloc.replicate_socket_info,
-            usrloc.replicate_cflags,
-            [str(each) for each in listeners],
-            str(listener),
-        )
-        bounds = Limits(config.limits.contacts_per_aor, int(dmq.forget_after))
         peer = UsrlocPeer(clock, now, store, form, usrloc, bounds, service, service, service)
         channels.add(peer)
         here = Source(Protocol(local.protocol), local.host, local.port, listener)
@@ -210,4 +234,6 @@ def make_cluster(
     has_peers = any(name != local and name not in others for name in names.known()) or len(names.known()) < len(
         dmq.notification_address
     )
-    return Cluster(clock, service, functions, tokens, has_peers, peer, lookup)
+    return Cluster(
+        clock, service, functions, tokens, has_peers, peer, lookup, copied, copies, screen
+    )

@@ -284,13 +284,25 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
 
         try:
             cluster = make_cluster(
-                config, reactor, now, ids, secret, listeners, domains, store, transactions, resolver, flows.has_shown
+                config,
+                reactor,
+                now,
+                ids,
+                secret,
+                listeners,
+                domains,
+                store,
+                registrar,
+                transactions,
+                resolver,
+                flows.has_shown,
             )
         except Exception:
             for opened in sockets:
                 opened.close()
             raise
-    functions = NodeFunctions(domains, store, registrar, proxy, gateways, authenticator, credentials)
+    taker = registrar if cluster is None else cluster.registrar
+    functions = NodeFunctions(domains, store, taker, proxy, gateways, authenticator, credentials)
 
     def respond_to_source(request: Request, response: Response, source: Source) -> None:
         transactions.send_stateless(response, transport.response_target(request, source))
@@ -307,7 +319,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
         dispatcher.add_service("KDMQ", cluster.service)
     dispatcher.connect(policy, functions, proxy)
     transport.connect(transactions)
-    transactions.connect(transport, dispatcher)
+    transactions.connect(transport, dispatcher if cluster is None else cluster.screen(dispatcher))
 
     service = MultiService()
     node = Node(

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.config import DMQConfig, NodeConfig, NodeSection, UsrlocConfig
+from sipdmq.config import AuthConfig, DMQConfig, NodeConfig, NodeSection, UsrlocConfig
 from sipdmq.records import Listener, Protocol
 from sipdmq.sip.message import Message, Request
 from sipdmq.sip.parser import parse_message
@@ -43,10 +43,19 @@ class DMQNetwork:
         self.dead: set[str] = set()
         self.outside: list[tuple[bytes, Address]] = []
 
-    def add(self, number: int, *peers: int, policy: Any = None, usrloc: bool = False, **keys: Any) -> MemoryNode:
+    def add(
+        self,
+        number: int,
+        *peers: int,
+        policy: Any = None,
+        usrloc: bool = False,
+        users: str = "",
+        **keys: Any,
+    ) -> MemoryNode:
         """
         A node that joins through others.
 
+        @param users: the path of a file of users: then passwords are asked for.
         @param keys: of C{[dmq]}.
         """
         host = address(number)
@@ -56,7 +65,12 @@ class DMQNetwork:
             **keys,
         )
         listen = tuple(Listener(protocol, host, 5060, host, 5060) for protocol in (Protocol.UDP, Protocol.TCP))
-        config = NodeConfig(node=NodeSection(listen), dmq=dmq, usrloc=replace(UsrlocConfig(), enable=usrloc))
+        config = NodeConfig(
+            node=NodeSection(listen),
+            auth=AuthConfig(enable=bool(users), users=users, secret="0" * 64),
+            dmq=dmq,
+            usrloc=replace(UsrlocConfig(), enable=usrloc),
+        )
         if policy is not None:
             self._case.patch(_composition(), "load_policy", lambda config: policy)
         node = self.nodes[host] = MemoryNode(self._case, config)

@@ -29,6 +29,7 @@ from sipdmq.records import (
     NodeStatus,
     Source,
 )
+from sipdmq.sip.message import Request
 from sipdmq.sip.uri import parse_sip_uri
 
 __all__ = ["DMQFunctions", "KDMQRequest", "MessageHandled"]
@@ -82,10 +83,12 @@ class DMQFunctions:
         listener: Listener,
         sl_send: bool,
         replicate: Callable[[RoutedRequest, bool], int],
+        is_from_node: Callable[[Request, Source], bool],
     ) -> None:
         """
         @param sl_send: messages are sent once, without a transaction, and what is answered does not matter.
         @param replicate: what L{t_replicate} does.
+        @param is_from_node: so for L{is_from_node}.
         """
         self._service = service
         self._clock = IReactorTime(clock)
@@ -93,6 +96,7 @@ class DMQFunctions:
         self._here = Source(local.protocol, local.host, local.port, listener)
         self._sl_send = sl_send
         self._replicate = replicate
+        self._is_from_node = is_from_node
 
     # messages from other nodes
 
@@ -128,14 +132,16 @@ class DMQFunctions:
 
     def is_from_node(self, request: RoutedRequest) -> bool:
         """
-        C{dmq_is_from_node()}: whether a request came from the address of another node of the cluster.
+        C{dmq_is_from_node()}: whether a request came from another node of the cluster, directly: from its address, and
+        with its Via on top. A REGISTER or PUBLISH must be a copy of what a phone sent there: the next Via is no node's.
         """
-        return self._service.is_from_node(request.source)
+        return self._is_from_node(request.transaction.request, request.source)
 
     def t_replicate(self, request: RoutedRequest, skip_loop_test: bool = False) -> int:
         """
         C{dmq_t_replicate([skip_loop_test])}: send a copy of a request, as it was received, to all active nodes; what
         they answer is dropped. Answer it first (L{NodeFunctions.save<sipdmq.core.functions.NodeFunctions.save>}).
+        C{[dmq] replicate = REGISTER} does this by itself.
 
         @param skip_loop_test: also one that came from another node; only Max-Forwards ends the loop then.
         @return: to how many nodes.

@@ -150,12 +150,15 @@ class DMQService:
         host = getattr(uri, "host", "")
         says_tls = getattr(uri, "params", {}).get("transport", "").lower() == "tls"
         if source.protocol is Protocol.TLS:
-            if not self._is_shown(source.flow, host):
+            if not self.is_shown(source.flow, host):
                 self._refuse(source, f"its certificate is not that of {host!r}, as its From says")
         elif self._require_tls or says_tls:
             self._refuse(source, "not over TLS")
 
-    def _is_shown(self, flow: str, host: str) -> bool:
+    def is_shown(self, flow: str, host: str) -> bool:
+        """
+        Whether the other end of a connection has a certificate of that host.
+        """
         if (flow, host) in self._shown:
             return True
         if not host or not self._has_shown(flow, host):

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from zope.interface import Attribute, Interface
 
-__all__ = ["IBroadcaster", "IChannelPeer", "IMembership", "INodeListener", "IRepairer", "IReplicator"]
+from sipdmq.interfaces.messages import ITransactionUser
+
+__all__ = ["IBroadcaster", "IChannelPeer", "IMembership", "INodeListener", "IRegistrar", "IRepairer", "IReplicator"]
 
 
 class IMembership(Interface):
@@ -109,6 +111,31 @@ class IRepairer(Interface):
         Put (L{IReplicator.put_for}) what this node last changed itself, and what it removed, paged and paced.
 
         @param node: the L{ClusterNode<sipdmq.records.ClusterNode>}, active again, to which changes went lost.
+        """
+
+
+class IRegistrar(ITransactionUser):
+    """
+    What the cluster needs of the registrar.
+    """
+
+    registered = Attribute(
+        "Called with the L{IServerTransaction<sipdmq.interfaces.messages.IServerTransaction>} of each REGISTER of a "
+        "phone that was stored, when it has been answered; C{None}: nobody wants to know."
+    )
+
+    def copy_received(transaction, aor, received, max_contacts, decide=None):
+        """
+        A REGISTER that another node has accepted and sent on (WIRE §12): it is stored as L{Origin.REPLICATED
+        <sipdmq.records.Origin>}, and answered.
+
+        @param transaction: L{IServerTransaction<sipdmq.interfaces.messages.IServerTransaction>}
+        @param aor: the canonical AoR that is registered.
+        @param received: where the phone sent it from, as L{Binding.received<sipdmq.records.Binding>}.
+        @param max_contacts: of the AoR, in place of our own limit.
+        @param decide: what to make of the records of the AoR, L{Decide<sipdmq.records.Decide>}; C{None}: what a
+            REGISTER of a phone would make of them.
+        @raise RequestRefused: before anything was changed; so for ParseError.
         """
 
 

@@ -4,7 +4,7 @@ The registrar as a transaction user: reads a REGISTER, has the store decide, ans
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -16,8 +16,9 @@ from sipdmq.core import refuse
 from sipdmq.core.domains import Domains, aor_in
 from sipdmq.errors import ParseError, RequestRefused
 from sipdmq.interfaces.location import ILocationStore
-from sipdmq.interfaces.messages import IServerTransaction, ITransactionUser
-from sipdmq.records import Binding, Listener, Origin, Source, Update
+from sipdmq.interfaces.messages import IServerTransaction
+from sipdmq.interfaces.replication import IRegistrar
+from sipdmq.records import Binding, Decide, Listener, Origin, Source, Update
 from sipdmq.registrar.bindings import Register, RegisterLimits, Way, apply_register, format_contact, read_register
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Request, response_to
@@ -54,6 +55,9 @@ def _name_of(listener: Listener) -> str:
 class Registrar:
     """
     RFC 3261 §10.3.
+
+    @ivar registered: called with the transaction when a phone's REGISTER was stored and answered; L{None}: nobody
+        wants to know.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Registrar:
         self._now = now
         self._date = ("Date", "")
         self._date_second = -1
+        self.registered: Callable[[IServerTransaction], object] | None = None
 
     def request_received(self, transaction: IServerTransaction) -> None:
         """
@@ -99,8 +104,39 @@ class Registrar:
         )
         if done.called and isinstance(done.result, Update):  # from memory: nobody has to wait, or be called back
             self._answer(done.result.bindings, transaction, register)
+            if self.registered is not None:
+                self.registered(transaction)
         else:
             done.addCallbacks(self._updated, self._fail, (transaction, register), None, (transaction,), None)
+
+    def copy_received(
+        self,
+        transaction: IServerTransaction,
+        aor: str,
+        received: str,
+        max_contacts: int,
+        decide: Decide | None = None,
+    ) -> None:
+        """
+        See L{IRegistrar.copy_received}.
+        """
+        request: Request = transaction.request
+        if transaction.is_merged():
+            raise refuse.merged_request()
+        limits = self._limits._replace(min_expires=0, max_contacts=max_contacts)
+        way = Way(received, _name_of(transaction.source.listener))
+        register = read_register(request, aor, limits, way)
+        now = int(self._now())
+
+        def apply(records: tuple[Binding, ...]) -> Sequence[Binding]:
+            return apply_register(records, register, now, limits, self._ids.ruid)
+
+        def stored(update: Update) -> None:
+            self._answer(update.bindings, transaction, register)
+
+        self._store.update(aor, decide or apply, Origin.REPLICATED).addCallbacks(
+            stored, self._fail, None, None, (transaction,), None
+        )
 
     def _aor(self, request: Request) -> str:
         """
@@ -117,6 +153,8 @@ class Registrar:
 
     def _updated(self, update: Update, transaction: IServerTransaction, register: Register) -> None:
         self._answer(update.bindings, transaction, register)
+        if self.registered is not None:
+            self.registered(transaction)
 
     def _answer(
         self, bindings: tuple[Binding, ...], transaction: IServerTransaction, register: Register
@@ -164,4 +202,4 @@ class Registrar:
         """
 
 
-classImplements(Registrar, ITransactionUser)
+classImplements(Registrar, IRegistrar)
