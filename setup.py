@@ -19,10 +19,9 @@ from setuptools import setup
 
 # What runs for every message. Left out, because nothing is gained: what runs once (config, node, tap, interfaces) or
 # seldom (resolving, binding); the protocols, whose base classes are Twisted's; and what operators derive from or what
-# runs their coroutines (policy, functions, dispatch). A class in here says what
+# runs their coroutines (policy, functions, dispatch); and what others derive from (errors). A class in here says what
 # it provides by classImplements() below it: one with a decorator is compiled, but stays an ordinary class, no faster.
 COMPILED = (
-    "sipdmq/errors.py",
     "sipdmq/records.py",
     "sipdmq/sip/*.py",
     "sipdmq/core/domains.py",
