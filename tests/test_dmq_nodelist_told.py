@@ -57,6 +57,18 @@ class ToldTests(NodeListTests):
         self.assertIn("127.101.1.42", warnings[0].text)
         self.assertNotIn(Warn, kinds(nodes.ping(2.0)))
 
+    def test_a_kamailio_that_joins_through_us_has_us_and_perhaps_others_that_it_does_not_list(self) -> None:
+        local = udp(90)  # the last by name, and still told first
+        nodes = NodeList(local)
+        nodes.start(0.0)
+        for number in range(20, 80):
+            nodes.notified(1.0, udp(number), True, 1, lines(udp(number), local))
+        nodes.notified(2.0, A, True, 2, lines(A), KAMAILIO)
+        told = [line.name for line in read_lines(nodes.list_for(A, 2.0)).lines]
+        self.assertEqual(told, [A, *(udp(number) for number in range(20, 42)), local])
+        nodes.answered(2.1, A, lines(*told), KAMAILIO)
+        self.assertEqual(len(read_lines(nodes.list_for(A, 2.2)).lines), 26)
+
     def test_a_node_that_a_kamailio_has_twice_takes_room_twice(self) -> None:
         for length, count in ((0, 26), (990, 1)):
             nodes = self.many(60)

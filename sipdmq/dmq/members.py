@@ -27,6 +27,9 @@ class Member:
     @ivar forward: Max-Forwards of the list that is sent to all when it turns out to be there; 0: none.
     @ivar listed: whom it listed as active lately, itself included; L{None} before its first list.
     @ivar listed_at: when that was, seconds.
+    @ivar has_us: it has sent us a list, so we are in its own, in whatever state, even if it does not say so.
+    @ivar spare: bytes for nodes that it may have and does not list yet: a Kamailio that starts is silent of those that
+        it joins through.
     @ivar excess: bytes of that list beyond the lines that we count: it may have a node twice, or by its host name.
     @ivar told: whom we listed to it since.
     @ivar was_asked_only: what it was sent last left out what we could not know to fit.
@@ -34,9 +37,9 @@ class Member:
     """
 
     __slots__ = (
-        "_waiting", "answered_at", "asked_at", "excess", "failed_at", "failures", "forward", "hello_at",
+        "_waiting", "answered_at", "asked_at", "excess", "failed_at", "failures", "forward", "has_us", "hello_at",
         "is_configured", "kind", "line", "listed", "listed_at", "name", "omits_us", "refusals", "release", "seen",
-        "since", "status", "told", "was_asked_only",
+        "since", "spare", "status", "told", "was_asked_only",
     )
 
     def __init__(self, name: NodeName, now: float, is_configured: bool = False) -> None:
@@ -55,7 +58,8 @@ class Member:
         self.forward = 0
         self.listed: frozenset[NodeName] | None = None
         self.listed_at = NEVER
-        self.excess = 0
+        self.has_us = False
+        self.excess = self.spare = 0
         self.told: frozenset[NodeName] = frozenset()
         self.was_asked_only = False
         self.omits_us = False

@@ -117,6 +117,8 @@ class NodeList(Roster):
             news = self._speaks_of_itself(sender, own_line.status, now, hops, release)
         member = self._members.get(sender)
         if member is not None and is_first_hand:
+            member.has_us = True
+            member.spare = 2 * line_length(self.local) if hops == MAX_HOPS else 0  # it seldom joins through more than 3
             if not member.is_active and (own_line is None or own_line.status is not DISABLED):
                 self._ask(member, now)
             if own_line is not None:
@@ -139,7 +141,7 @@ class NodeList(Roster):
             return ()
         member.settled()
         member.answered_at = now
-        member.failures = member.refusals = 0
+        member.failures = member.refusals = member.spare = 0
         if release:
             member.release = release
         own_line = next((line for line in lines if line.name == name), None)

@@ -141,9 +141,11 @@ class Roster:
         # Those that are gone for now keep their place: they join by themselves, and nobody asks whether there is room.
         known = usable | {name for name, other in members.items() if other.seen and name.protocol is receiver.protocol}
         listed = None if member is None or member.listed is None else member.listed | member.told
+        if listed is not None and member is not None and member.has_us:
+            listed |= {local}
         taken = known | (listed or frozenset()) | {receiver}
         rumoured = {name for name, other in members.items() if not other.seen and other.status is NOT_ACTIVE}
-        room = KAMAILIO_ROOM - (0 if member is None else member.excess)
+        room = KAMAILIO_ROOM - (0 if member is None else member.excess + member.spare)
         is_tight = sum(map(line_length, taken | rumoured)) > room - _MARGIN
         if not is_tight:
             told = usable
