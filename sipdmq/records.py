@@ -22,6 +22,7 @@ __all__ = [
     "ClusterNode",
     "Decide",
     "Destination",
+    "EventDocument",
     "Listener",
     "NodeName",
     "NodeStatus",
@@ -376,3 +377,14 @@ class ChannelReply(NamedTuple):
     body: bytes = b""
     content_type: str = ""
     reason: str = ""
+
+
+class EventDocument(NamedTuple):
+    """
+    The state of a presentity in one event package, as a NOTIFY carries it.
+
+    @ivar content_type: of the body; empty where there is none.
+    """
+
+    content_type: str
+    body: bytes

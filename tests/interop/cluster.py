@@ -22,14 +22,14 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.phone import Phone
-from tests.interop.programs import ANSWER_TIMEOUT, NodeProcess, ProgramFailed, ServerProcess, require
+from tests.interop.programs import ANSWER_TIMEOUT, NodeProcess, ProgramFailed, ServerProcess, lacks, require
 
 __all__ = ["ClusterTestCase", "Contact", "Kamailio", "Member", "wait_until"]
 
 SCRIPTS = Path(__file__).parent / "kamailio"
 
 #: Seconds until what one node was told is known to the others.
-PATIENCE = 5.0
+PATIENCE = 10.0
 
 #: What a Kamailio knows of a contact and has from the wire; all else is its own.
 KEYS = (
@@ -109,6 +109,8 @@ class _Asked(ServerProcess):
 class Kamailio(_Asked):
     """
     A Kamailio with dmq, dmq_usrloc and all that C{kamailio/node.cfg} loads.
+
+    @ivar environment: more variables for C{kamailio/start-node.sh}.
     """
 
     program = "kamailio"
@@ -124,6 +126,7 @@ class Kamailio(_Asked):
         self._peers = [peer if ":" in peer else f"{peer}:{self.port}" for peer in peers]
         self.params = params
         self._pid = ""
+        self.environment: dict[str, str] = {}
 
     def start(self) -> None:
         """
@@ -139,10 +142,13 @@ class Kamailio(_Asked):
                 "RUNDIR": str(self.directory),
                 "KAM_DEFS": f"PING_INTERVAL=5 {self.definitions}",
                 "DMQ_PARAMS": self.params,
+                **self.environment,
             },
             check=False,
         )
         if done.returncode:
+            if re.search(r"could not find module|failed to load module", done.stderr):
+                lacks(f"Kamailio lacks modules: {done.stderr}")
             raise ProgramFailed(done.stderr)
         self._pid = done.stdout.split()[0]
 

@@ -29,6 +29,7 @@ __all__ = [
     "Output",
     "ProgramFailed",
     "ServerProcess",
+    "lacks",
     "require",
     "run_program",
 ]
@@ -56,10 +57,17 @@ def require(*programs: str) -> None:
     """
     for program in programs:
         if shutil.which(program) is None:
-            reason = f"{program} is not installed"
-            if os.environ.get("CI") == "true" or os.environ.get("SIPDMQ_REQUIRE_INTEROP") == "1":
-                raise ProgramFailed(reason)
-            raise SkipTest(reason)
+            lacks(f"{program} is not installed")
+
+
+def lacks(reason: str) -> None:
+    """
+    @param reason: what is missing here for a test.
+    @raise SkipTest: always, unless it must be there: then L{ProgramFailed}.
+    """
+    if os.environ.get("CI") == "true" or os.environ.get("SIPDMQ_REQUIRE_INTEROP") == "1":
+        raise ProgramFailed(reason)
+    raise SkipTest(reason)
 
 
 @dataclass(frozen=True)

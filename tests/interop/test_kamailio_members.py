@@ -34,6 +34,14 @@ class JoinTests(ClusterTestCase):
             wait_until(lambda node=node: node.users("alice")["alice"] == everywhere, node.log)
         wait_until(lambda: sorted(uri for _, uri in three.contacts()) == [uri[1:-1] for uri in everywhere], three.log)
 
+    def test_one_that_works_on_messages_at_once(self) -> None:
+        kam = self.kamailio(21, definitions="WITH_PROCESS")  # dmq_process_message(): it wants another order of fields
+        own = self.member(22, 21)
+        self.assert_nodes([kam, own])
+        self.register(own, "alice", "<sip:alice@127.0.0.1:7000>")
+        self.register(kam, "bob", "<sip:bob@127.0.0.1:7001>")
+        wait_until(lambda: own.count == len(kam.contacts()) == 2, own.log)
+
 
 class ReturnTests(ClusterTestCase):
     """
