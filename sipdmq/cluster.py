@@ -186,7 +186,7 @@ def make_cluster(
     )
     trust = Trust(allowed_networks(local.host, dmq.allow), names.known(), nodelist.has_host)
     channels = Channels()
-    private = PrivateChannel(__version__, now)
+    private = PrivateChannel(__version__, now, ids.tag())
     links = KdmqSender(sender, ids, local, listener, RequestTimers(dmq.t1, dmq.t2, dmq.timeout), agent)
     limits = OutboxLimits(
         dmq.window, 1, dmq.batch_window, config.limits.outbox_changes, config.limits.outbox_bytes
@@ -199,7 +199,7 @@ def make_cluster(
         clock, membership, channels, workers, trust, links, ids, agent, dmq.require_tls, has_shown
     )
     if callback is not None:
-        service.watch(EventCallback(callback))
+        membership.watch(EventCallback(callback))
     tokens = FlowTokens(derive_key(secret, "flow"), local)
     form = UsrlocForm(
         domains,
@@ -226,7 +226,7 @@ def make_cluster(
 
     peer = lookup = None
     if usrloc.enable:
-        peer = UsrlocPeer(clock, now, store, form, usrloc, bounds, service, service, service)
+        peer = UsrlocPeer(clock, now, store, form, usrloc, bounds, service, membership, service)
         channels.add(peer)
         here = Source(Protocol(local.protocol), local.host, local.port, listener)
         lookup = RemoteLookup(clock, store, form, peer, service, here)

@@ -183,6 +183,8 @@ class Binding(NamedTuple):
     @ivar flags: another node's, kept.
     @ivar cflags: another node's, kept.
     @ivar xavps: another node's, kept: compact JSON, or empty.
+    @ivar told_by: the node that changed it last and told the others, C{"sip:192.0.2.2:5060"}; empty: this one. It is no
+        part of what the record says, and differs from node to node only in being empty at that one.
     """
 
     aor: str
@@ -211,6 +213,7 @@ class Binding(NamedTuple):
     flags: int = 0
     cflags: int = 0
     xavps: str = ""
+    told_by: str = ""
 
 
 class Destination(NamedTuple):

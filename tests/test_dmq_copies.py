@@ -34,7 +34,7 @@ class OneRecordTests(CopyTestCase):
         found = []
         for number in numbers:
             (binding,) = self.bindings(number)
-            found.append(binding._replace(socket="", flow="", owner="", methods=-1, known_until=0))
+            found.append(binding._replace(socket="", flow="", owner="", methods=-1, known_until=0, told_by=""))
         self.assertEqual(len(set(found)), 1, found)
         return found[0]
 

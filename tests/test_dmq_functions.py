@@ -164,7 +164,7 @@ class FunctionTests(ServiceTestCase):
         events: list[tuple[str, str]] = []
         from sipdmq.dmq.events import EventCallback
 
-        self.network.nodes[address(1)].node.cluster.service.watch(
+        self.network.nodes[address(1)].node.cluster.service.membership.watch(
             EventCallback(lambda name, node: events.append((name, node.name.host)))
         )
         self.dmq.change_status("sip:127.0.0.2:5060", "not_active")

@@ -27,13 +27,18 @@ class HelloTests(SynchronousTestCase):
             encode_hello(Hello("0.1.0", ("batch",), 1795402691)),
             b'{"hello":{"version":"0.1.0","features":["batch"],"time":1795402691}}',
         )
+        self.assertEqual(
+            encode_hello(Hello("0.1.0", (), 1795402691.12345, "x")),
+            b'{"hello":{"version":"0.1.0","features":[],"time":1795402691.123,"start":"x"}}',
+        )
 
     def test_what_is_none(self) -> None:
         self.assertIsNotNone(decode_hello(json.dumps({"hello": GOOD}).encode()))
         for key, value in (
             ("version", ""), ("version", None), ("version", 1), ("version", "x" * 65), ("version", "a\r\nb"),
             ("features", None), ("features", "batch"), ("features", [1]), ("features", ["x"] * 51),
-            ("features", ["x" * 65]), ("time", "1"), ("time", -1), ("time", 1.5), ("time", True), ("time", 2**63),
+            ("features", ["x" * 65]), ("time", "1"), ("time", -1), ("time", float("nan")), ("time", True),
+            ("time", 2**63), ("start", 1), ("start", "x" * 65),
         ):  # fmt: skip
             self.assertIsNone(decode_hello(json.dumps({"hello": {**GOOD, key: value}}).encode()), (key, value))
 

@@ -27,13 +27,16 @@ LOCAL = NodeName(Protocol.UDP, "192.0.2.1", 5060)
 class Peer(CustomChannel):
     def __init__(self) -> None:
         super().__init__("c")
-        self.repaired: list[ClusterNode] = []
+        self.repaired: list[tuple[ClusterNode, float]] = []
 
     def join(self, fragments: Sequence[bytes]) -> tuple[str, bytes]:
         return "text/plain", b",".join(fragments)
 
-    def repair(self, node: ClusterNode) -> None:
-        self.repaired.append(node)
+    def repair(self, node: ClusterNode, age: float) -> None:
+        self.repaired.append((node, age))
+
+    def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
+        raise AssertionError("nobody is lost here")
 
 
 class LinkTests(TransactionTestCase):
@@ -41,7 +44,7 @@ class LinkTests(TransactionTestCase):
         super().setUp()
         assert isinstance(self.clock, Clock)
         self.peer = Peer()
-        channels = Channels()
+        self.channels = channels = Channels()
         channels.add(self.peer)
         self.sender = KdmqSender(self.layer, make_ids(), LOCAL, UDP, RequestTimers(0.1, 1, 8), "sipdmq/1")
         self.lost: list[Any] = []
@@ -114,10 +117,54 @@ class LinkTests(TransactionTestCase):
         self.link.put("c", "a", b"1")
         self.reply(200)
         self.link.went_down()
+        pump(self.clock, 5)
         self.link.put("c", "b", b"1")
         self.assertEqual(self.bodies(), [b"1"])
+        pump(self.clock, 2)
         self.link.went_up()
-        self.assertEqual((self.peer.repaired, self.link.is_dirty), ([NODE], False))
+        self.assertEqual((self.peer.repaired, self.link.is_dirty), ([(NODE, 7)], False))
+
+    def test_what_was_under_way_when_it_went_is_sent_again(self) -> None:
+        self.link.put("c", "a", b"1")
+        pump(self.clock, 2)
+        self.link.went_down()
+        pump(self.clock, 10)
+        self.link.went_up()
+        self.assertEqual(self.peer.repaired, [(NODE, 12)])
+
+    def test_a_repair_that_gets_lost_begins_again_where_it_began(self) -> None:
+        self.link.put("c", "a", b"1", 100)
+        self.link.put("c", "b", b"1")
+        pump(self.clock, 9)
+        self.link.probe()
+        self.assertEqual(self.peer.repaired, [(NODE, 109)])
+
+    def test_what_somebody_else_could_not_send_is_owed(self) -> None:
+        self.link.owe("c", 50)
+        self.link.owe("c", 20)
+        self.assertTrue(self.link.is_dirty)
+        self.link.probe()
+        self.assertEqual(self.peer.repaired, [(NODE, 50)])
+
+    def test_who_has_much_to_send_waits_for_room(self) -> None:
+        limits = OutboxLimits(window=1, batch_window=0, changes=50)
+        self.link = Link(self.clock, NODE, self.sender, self.channels, limits, True, lambda name, sent_at: None)
+        waits = [self.link.put("c", str(number), b"1") for number in range(6)]
+        self.assertEqual([wait is None for wait in waits], [True, True, True, True, False, False])
+        self.assertFalse(any(wait.called for wait in waits if wait is not None))
+        for _ in range(4):
+            self.reply(200)
+        self.assertTrue(all(wait.called for wait in waits if wait is not None))
+
+    def test_nobody_waits_for_room_at_a_node_that_is_gone(self) -> None:
+        limits = OutboxLimits(window=1, batch_window=0, changes=50)
+        for end in ("went_down", "stop"):
+            link = Link(self.clock, NODE, self.sender, self.channels, limits, True, lambda name, sent_at: None)
+            wait = [link.put("c", str(number), b"1") for number in range(5)][-1]
+            assert wait is not None
+            self.assertFalse(wait.called)
+            getattr(link, end)()
+            self.assertTrue(wait.called)
 
     def test_so_is_one_for_which_too_much_waited(self) -> None:
         for number in range(8):
@@ -126,7 +173,7 @@ class LinkTests(TransactionTestCase):
         for message, _ in list(self.transport.sent):
             self.receive(answer(message, 200))
         self.link.probe()
-        self.assertEqual((self.peer.repaired, self.link.is_dirty), ([NODE], False))
+        self.assertEqual((self.peer.repaired, self.link.is_dirty), ([(NODE, 0)], False))
 
     def test_stopped(self) -> None:
         self.link.put("c", "a", b"1")

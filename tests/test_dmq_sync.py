@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from sipdmq.dmq.lookup import RemoteLookup
-from sipdmq.dmq.sync import SyncState
+from sipdmq.dmq.newcomer import SyncState
 from sipdmq.dmq.usrloc import SyncEnd
 from sipdmq.dmq.usrloc_json import SYNC_REQUEST, encode_sync_end
 from sipdmq.errors import RequestRefused, UnreachableError
@@ -28,9 +28,9 @@ class DonorTestCase(UsrlocTestCase):
         for number in range(users):
             aor = f"u{number}@example.org"
             self.put(
-                make_binding(f"a{number}", aor, expires_in=5000),
-                make_binding(f"b{number}", aor, expires_in=5000),
-                make_binding(f"t{number}", aor, expires_in=5000, removed=True, other_ruids=("o",)),
+                make_binding(f"a{number}", aor, expires_in=5000, told_by="sip:d"),
+                make_binding(f"b{number}", aor, expires_in=5000, told_by="sip:d"),
+                make_binding(f"t{number}", aor, expires_in=5000, removed=True, other_ruids=("o",), told_by="sip:d"),
                 origin=Origin.REPLICATED,
             )
 
@@ -127,9 +127,9 @@ class DonorTests(DonorTestCase):
         self.fill(1)
         self.receive(update(self.form, "k1"))
         self.put(make_binding("mine", "bob@example.org"), make_binding("dead", "bob@example.org", removed=True))
-        self.put(make_binding("theirs", "carol@example.org", methods=7), origin=Origin.REPLICATED)
+        self.put(make_binding("theirs", "carol@example.org", told_by="sip:x"), origin=Origin.REPLICATED)
         self.sent()
-        self.peer.repair(KAMAILIO)
+        self.peer.repair(KAMAILIO, 10)
         pump(self.clock, 1)
         self.assertEqual(sorted(set(self.sent()) - {"a0", "b0", "t0", "o"}), ["dead", "mine"])
 

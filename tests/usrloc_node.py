@@ -52,6 +52,8 @@ class FakeCluster:
 
     @ivar put_ones: C{(node or None for all, key, change)} in order.
     @ivar asked: C{(channel, node, body, Deferred)} in order.
+    @ivar inherited: lost nodes whose heir this one is; C{passed_on}: of these, whose changes it passes on.
+    @ivar owed: C{(node, age)} of L{IReplicator.owe}.
     """
 
     def __init__(self) -> None:
@@ -60,13 +62,29 @@ class FakeCluster:
         self.members: list[ClusterNode] = []
         self.listeners: list[Any] = []
         self.full: Deferred[Any] | None = None
+        self.inherited: set[str] = set()
+        self.passed_on: set[str] = set()
+        self.differences: dict[str, float] = {}
+        self.owed: list[tuple[NodeName, float]] = []
 
     def put(self, channel: str, key: str, change: Any) -> None:
         self.put_ones.append((None, key, change))
 
-    def put_for(self, node: NodeName, channel: str, key: str, change: Any) -> Any:
+    def put_for(self, node: NodeName, channel: str, key: str, change: Any, age: float = 0.0) -> Any:
         self.put_ones.append((node, key, change))
         return self.full
+
+    def owe(self, node: NodeName, channel: str, age: float) -> None:
+        self.owed.append((node, age))
+
+    def answers_for(self, told_by: str) -> bool:
+        return not told_by or told_by in self.inherited
+
+    def passes_on(self, told_by: str) -> bool:
+        return told_by in self.passed_on
+
+    def clock_difference(self, told_by: str) -> float | None:
+        return self.differences.get(told_by)
 
     def nodes(self) -> Sequence[ClusterNode]:
         return (ClusterNode(HERE, NodeStatus.ACTIVE, is_local=True), *self.members)

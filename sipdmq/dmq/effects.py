@@ -14,6 +14,7 @@ __all__ = [
     "NodeDown",
     "NodeForgotten",
     "NodeListSettings",
+    "NodeRestarted",
     "NodeUp",
     "SayHello",
     "SendList",
@@ -83,6 +84,14 @@ class NodeDisabled(NamedTuple):
     node: ClusterNode
 
 
+class NodeRestarted(NamedTuple):
+    """
+    It was active, and still is, but it was started anew meanwhile: what it had not told the others, it has forgotten.
+    """
+
+    node: ClusterNode
+
+
 class NodeForgotten(NamedTuple):
     """
     Nothing is known of it any more: what was kept for it can go.
@@ -104,10 +113,12 @@ class Sync(NamedTuple):
     Ask a node for all that it has: it knows us, so its answer comes to us.
 
     @ivar single: ask nobody else (C{init_with_single}).
+    @ivar is_repair: it is a Kamailio that was lost for a while, and cannot repair anybody: its heir asks it.
     """
 
     node: ClusterNode
     single: bool
+    is_repair: bool = False
 
 
 class Warn(NamedTuple):
@@ -118,4 +129,4 @@ class Warn(NamedTuple):
     text: str
 
 
-Effect = SendList | NodeUp | NodeDown | NodeDisabled | NodeForgotten | SayHello | Sync | Warn
+Effect = SendList | NodeUp | NodeDown | NodeDisabled | NodeRestarted | NodeForgotten | SayHello | Sync | Warn

@@ -240,7 +240,7 @@ class DMQFunctions:
         """
         C{dmq.list_nodes}: all, this one first.
         """
-        return self._service.nodes()
+        return self._service.membership.nodes()
 
     def _name(self, uri: str) -> NodeName:
         try:

@@ -37,11 +37,13 @@ class Hello(NamedTuple):
     What a node of ours says of itself.
 
     @ivar time: its clock, seconds since the epoch.
+    @ivar start: what tells one start of it from another.
     """
 
     version: str
     features: tuple[str, ...]
-    time: int
+    time: float
+    start: str = ""
 
 
 def encode_verb(verb: str, value: dict[str, Any]) -> bytes:
@@ -72,7 +74,12 @@ def encode_hello(hello: Hello) -> bytes:
     """
     The body that says hello, and the one that answers it.
     """
-    return encode_verb("hello", {"version": hello.version, "features": list(hello.features), "time": hello.time})
+    return encode_verb("hello", _written(hello))
+
+
+def _written(hello: Hello) -> dict[str, Any]:
+    written = {"version": hello.version, "features": list(hello.features), "time": round(hello.time, 3)}
+    return written | {"start": hello.start} if hello.start else written
 
 
 def decode_hello(body: bytes) -> Hello | None:
@@ -91,9 +98,12 @@ def _read_hello(value: dict[str, Any]) -> Hello | None:
         return None
     if not all(isinstance(feature, str) and len(feature) <= _MAX_TEXT for feature in features):
         return None
-    if type(time) is not int or not 0 <= time < 2**40:
+    if not isinstance(time, (int, float)) or isinstance(time, bool) or not 0 <= time < 2**40:
         return None
-    return Hello(version, tuple(features), time)
+    start = value.get("start", "")
+    if not isinstance(start, str) or len(start) > _MAX_TEXT:
+        return None
+    return Hello(version, tuple(features), time, start)
 
 
 @implementer(IChannelPeer)
@@ -106,9 +116,13 @@ class PrivateChannel:
 
     channel = CHANNEL
 
-    def __init__(self, version: str, now: Callable[[], float]) -> None:
+    def __init__(self, version: str, now: Callable[[], float], start: str = "") -> None:
+        """
+        @param start: as in L{Hello}.
+        """
         self._version = version
         self._now = now
+        self._start = start
         self._verbs: dict[str, Verb] = {"hello": self._hello}
         self.heard: Callable[[ChannelMessage, Hello], object] = lambda message, said: None
 
@@ -120,6 +134,12 @@ class PrivateChannel:
             raise ValueError(f"there is a verb '{verb}' already")
         self._verbs[verb] = answer
 
+    def now(self) -> float:
+        """
+        The time by our clock, as L{Hello.time}.
+        """
+        return self._now()
+
     def hello(self) -> bytes:
         """
         What this node says of itself, as the body of a message.
@@ -127,15 +147,14 @@ class PrivateChannel:
         return encode_hello(self._own())
 
     def _own(self) -> Hello:
-        return Hello(self._version, FEATURES, int(self._now()))
+        return Hello(self._version, FEATURES, self._now(), self._start)
 
     def _hello(self, value: dict[str, Any], message: ChannelMessage) -> dict[str, Any] | None:
         said = _read_hello(value)
         if said is None:
             return None
         self.heard(message, said)
-        own = self._own()
-        return {"version": own.version, "features": list(own.features), "time": own.time}
+        return _written(self._own())
 
     def message_received(self, message: ChannelMessage) -> ChannelReply | Deferred[ChannelReply]:
         """

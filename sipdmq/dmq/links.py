@@ -34,6 +34,9 @@ HEADERS_ROOM: Final = 1000
 COMPLAINT_INTERVAL: Final = 60.0
 """Seconds between two lines in the log about records that a node refuses."""
 
+BACKLOG: Final = 4
+"""Windows full of messages that may wait before a sync or a repair pauses: more only costs memory."""
+
 
 class MessageTooLongError(UnreachableError):
     """
@@ -193,6 +196,7 @@ class Link:
         self._pumping: set[str] = set()
         self._calls: dict[str, IDelayedCall] = {}
         self._unanswered: dict[tuple[str, int], float] = {}  # since when, the oldest first
+        self._pausing: dict[str, list[Deferred[None]]] = {}
         self._complained_at = -COMPLAINT_INTERVAL
         self.refused = 0
 
@@ -235,18 +239,33 @@ class Link:
             box = self._boxes[channel] = Outbox(self._limits._replace(batch_changes=batch))
         return box
 
-    def put(self, channel: str, key: str, fragment: bytes) -> None:
+    def put(self, channel: str, key: str, fragment: bytes, age: float = 0.0) -> Deferred[None] | None:
         """
         Take a change, and send it as soon as it may.
+
+        @param age: of what is sent again, seconds: if it is lost, so old is the oldest that the node lacks.
+        @return: L{None}, or what fires when there is room for more: who has much to send waits for that.
         """
         box = self._box(channel)
+        since = self._clock.seconds() - age
         if not self._is_up:
-            box.forget()
-            return
+            box.forget(since)
+            return None
         was_dirty = box.is_dirty
-        if not box.put(key, fragment) and box.is_dirty and not was_dirty:
+        if not box.put(key, fragment, since) and box.is_dirty and not was_dirty:
             log.warn("too many changes wait for {node}: it will be repaired", node=str(self.node.name))
         self._pump(channel)
+        if len(box) < BACKLOG * box.capacity:
+            return None
+        waiting: Deferred[None] = Deferred()
+        self._pausing.setdefault(channel, []).append(waiting)
+        return waiting
+
+    def owe(self, channel: str, age: float) -> None:
+        """
+        The node lacks what was changed here in the last C{age} seconds: it is repaired.
+        """
+        self._box(channel).owe(self._clock.seconds() - age)
 
     def probe(self) -> None:
         """
@@ -270,20 +289,29 @@ class Link:
 
     def went_down(self) -> None:
         """
-        The node is not active any more: what waits for it is forgotten.
+        The node is not active any more: what waits for it is forgotten, and from now on all that changes.
         """
         self._is_up = False
-        for box in self._boxes.values():
-            box.forget()
+        now = self._clock.seconds()
+        for peer in self._channels:
+            if peer.channel in self._boxes or IRepairer.providedBy(peer):
+                self._box(peer.channel).forget(now)
+        for channel in tuple(self._pausing):
+            self._resume(channel)
+
+    def _resume(self, channel: str) -> None:
+        for waiting in self._pausing.pop(channel, ()):
+            waiting.callback(None)
 
     def _repair(self, channel: str, box: Outbox) -> None:
         peer = self._channels.find(channel)
+        since = box.dirty_since
         box.cleaned()
-        if IRepairer.providedBy(peer):
+        if since is not None and IRepairer.providedBy(peer):
             try:
-                peer.repair(self.node)
+                peer.repair(self.node, self._clock.seconds() - since)
             except Exception:  # noqa: BLE001 - the edge to the channels
-                box.forget()
+                box.owe(since)
                 log.failure("channel {channel} broke", channel=channel)
 
     def _pump(self, channel: str) -> None:
@@ -303,6 +331,8 @@ class Link:
                 break
             self._send(channel, box, peer, batch)
         self._pumping.discard(channel)
+        if channel in self._pausing and len(box) < BACKLOG * box.capacity // 2:
+            self._resume(channel)
         at = box.next_at(now)
         if at is not None and channel not in self._calls:
             self._calls[channel] = self._clock.callLater(max(0.0, at - now), self._again, channel)
@@ -366,3 +396,5 @@ class Link:
         for call in self._calls.values():
             call.cancel()
         self._calls.clear()
+        for channel in tuple(self._pausing):
+            self._resume(channel)

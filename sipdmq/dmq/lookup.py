@@ -10,7 +10,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from sipdmq.dmq.sync import SyncNewcomer
+from sipdmq.dmq.newcomer import Newcomer
 from sipdmq.dmq.usrloc import UsrlocPeer
 from sipdmq.dmq.usrloc_form import UsrlocForm
 from sipdmq.dmq.usrloc_json import decode
@@ -58,7 +58,7 @@ class RemoteLookup:
         self._store = ILocationStore(store)
         self._form = form
         self._peer = peer
-        self._newcomer: SyncNewcomer = peer.newcomer
+        self._newcomer: Newcomer = peer.newcomer
         self._broadcaster = IBroadcaster(broadcaster)
         self._source = source
         self._asking = 0

@@ -34,12 +34,14 @@ class Member:
     @ivar told: whom we listed to it since.
     @ivar was_asked_only: what it was sent last left out what we could not know to fit.
     @ivar omits_us: it left us out of a list: it takes us for gone.
+    @ivar was_lost: it is back, and is no node of ours that would repair what we have missed.
+    @ivar start: of one of ours: what it says that tells one start of it from another.
     """
 
     __slots__ = (
         "_waiting", "answered_at", "asked_at", "excess", "failed_at", "failures", "forward", "has_us", "hello_at",
         "is_configured", "kind", "line", "listed", "listed_at", "name", "omits_us", "refusals", "release", "seen",
-        "since", "spare", "status", "told", "was_asked_only",
+        "since", "spare", "start", "status", "told", "was_asked_only", "was_lost",
     )
 
     def __init__(self, name: NodeName, now: float, is_configured: bool = False) -> None:
@@ -63,6 +65,8 @@ class Member:
         self.told: frozenset[NodeName] = frozenset()
         self.was_asked_only = False
         self.omits_us = False
+        self.was_lost = False
+        self.start = ""
 
     def __repr__(self) -> str:
         return f"<Member {self.name} {self.status.name} {self.kind or '?'}>"

@@ -21,21 +21,24 @@ from sipdmq.dmq.effects import (
     NodeDisabled,
     NodeDown,
     NodeForgotten,
+    NodeRestarted,
     NodeUp,
     SayHello,
     SendList,
     Sync,
     Warn,
 )
+from sipdmq.dmq.introductions import Introductions
 from sipdmq.dmq.links import KdmqSender, Link
 from sipdmq.dmq.names import NodeNames
 from sipdmq.dmq.nodelist import NodeList
 from sipdmq.dmq.notification import CONTENT_TYPE, NotificationPeer
 from sipdmq.dmq.outbox import OutboxLimits
+from sipdmq.dmq.repairs import VERB, Repairs
 from sipdmq.dmq.trust import Trust
 from sipdmq.errors import UnreachableError
 from sipdmq.interfaces.replication import IMembership, INodeListener
-from sipdmq.records import ChannelMessage, ClusterNode, NodeName, NodeStatus, Source
+from sipdmq.records import ClusterNode, NodeName, NodeStatus, Source
 from sipdmq.sip.message import Response
 
 __all__ = ["PROBE_INTERVAL", "Membership"]
@@ -77,15 +80,18 @@ class Membership:
         self._trust = trust
         self._sender = sender
         self._channels = channels
-        self._private = private
         self._limits = limits
         self._ping_interval = ping_interval
+        self.introductions = Introductions(clock, self._ask_privately, private, self._introduced)
+        self.repairs = Repairs(
+            clock, nodelist.local, channels, self._ask_privately, nodelist.nodes, sender.timers.timeout
+        )
+        private.add_verb(VERB, self.repairs.asked)
         self.notification = NotificationPeer(
             nodelist, self._clock.seconds, self.act, names.address_of, notification_channel
         )
         channels.add(self.notification)
         channels.add(private)
-        private.heard = self._hello_received
         self._links: dict[NodeName, Link] = {}
         self._listeners: list[INodeListener] = []
         self._calls: dict[str, IDelayedCall] = {}
@@ -111,6 +117,24 @@ class Membership:
         See L{IMembership.watch}.
         """
         self._listeners.append(INodeListener(listener))
+
+    def answers_for(self, told_by: str) -> bool:
+        """
+        See L{IMembership.answers_for}.
+        """
+        return self.repairs.heirs.answers_for(told_by)
+
+    def passes_on(self, told_by: str) -> bool:
+        """
+        See L{IMembership.passes_on}.
+        """
+        return self.repairs.heirs.passes_on(told_by)
+
+    def clock_difference(self, told_by: str) -> float | None:
+        """
+        See L{IMembership.clock_difference}.
+        """
+        return self.introductions.clocks.difference(told_by)
 
     def find(self, name: NodeName) -> ClusterNode | None:
         """
@@ -161,6 +185,7 @@ class Membership:
             "dmq.outbox_unanswered": sum(link.unanswered for link in links),
             "dmq.outbox_refused": sum(link.refused for link in links),
             "dmq.nodes_dirty": sum(link.is_dirty for link in links),
+            "dmq.clock_difference": self.introductions.clocks.greatest(),
             "dmq.refused_lines": self.notification.refused_lines,
         }
 
@@ -200,6 +225,10 @@ class Membership:
     def _ping(self) -> None:
         self._names.look_up(self._configure)
         self.act(self.nodelist.ping(self._clock.seconds()))
+        for node in self.active():
+            if node.is_sipdmq:  # for its clock, and whether it is still the same process
+                self.introductions.say_hello(node.name)
+        self.repairs.look(again=True)
 
     def _probe(self) -> None:
         if self.nodelist.is_alone:
@@ -242,15 +271,20 @@ class Membership:
                 self._node_gone(effect.node, "node_down", "does not answer")
             elif isinstance(effect, NodeDisabled):
                 self._node_gone(effect.node, "node_disabled", "is disabled")
+            elif isinstance(effect, NodeRestarted):
+                self.repairs.restarted(effect.node, self.nodelist.answered_at(effect.node.name))
             elif isinstance(effect, NodeForgotten):
                 self._sender.forget(effect.name)
+                self.introductions.clocks.forget(effect.name)
+                self.repairs.forgotten(effect.name)
                 link = self._links.pop(effect.name, None)
                 if link is not None:
                     link.stop()
             elif isinstance(effect, SayHello):
-                self._say_hello(effect.name)
+                self.introductions.say_hello(effect.name)
             elif isinstance(effect, Sync):
-                self._sync(effect.node)
+                if not effect.is_repair or self.repairs.heirs.passes_on(str(effect.node.name)):
+                    self._sync(effect.node)
             elif isinstance(effect, Warn):
                 log.warn("{text}", text=effect.text)
 
@@ -269,6 +303,7 @@ class Membership:
             )
         link.node = node
         link.went_up()
+        self.repairs.returned(node)
         self._tell("node_up", node)
 
     def _node_gone(self, node: ClusterNode, event: str, reason: str) -> None:
@@ -277,6 +312,7 @@ class Membership:
         if link is not None:
             link.node = node
             link.went_down()
+        self.repairs.lost(node, self.nodelist.answered_at(node.name))
         self._tell(event, node)
 
     def _tell(self, event: str, node: ClusterNode) -> None:
@@ -331,28 +367,17 @@ class Membership:
         self._farewells = [farewell for farewell in self._farewells if not farewell.called]
         self._farewells.append(sending)
 
-    def _say_hello(self, name: NodeName) -> None:
-        sending = self._sender.send(self._node(name), hello.CHANNEL, self._private.hello(), hello.JSON)
+    def _ask_privately(self, name: NodeName, body: bytes) -> Deferred[Response]:
+        return self._sender.send(self._node(name), hello.CHANNEL, body, hello.JSON)
 
-        def answered(response: Response) -> None:
-            found = hello.decode_hello(response.body) if response.status == 200 else None
-            now = self._clock.seconds()
-            if found is None:
-                self.act(self.nodelist.no_hello(now, name))
-            else:
-                self.heard_hello(name, found)
-            self._refresh(name)
-
-        sending.addCallbacks(answered, lambda failure: failure.trap(UnreachableError) and None)
-        sending.addErrback(lambda failure: log.failure("a hello broke", failure))
-
-    def _hello_received(self, message: ChannelMessage, said: hello.Hello) -> None:
-        if message.sender is not None and message.sender.name.host == message.source.host:
-            self.heard_hello(message.sender.name, said)
-
-    def heard_hello(self, name: NodeName, said: hello.Hello) -> None:
+    def _introduced(self, name: NodeName, said: hello.Hello | None) -> None:
         """
-        A node of ours has said what it is.
+        What a node has said that it is; L{None}: none of ours.
         """
-        self.act(self.nodelist.hello(self._clock.seconds(), name, f"sipdmq {said.version}"))
+        now = self._clock.seconds()
+        if said is None:
+            self.act(self.nodelist.no_hello(now, name))
+        else:
+            self.act(self.nodelist.hello(now, name, f"sipdmq {said.version}", said.start))
         self._refresh(name)
+        self.repairs.look()

@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sipdmq.dmq.effects import Effect, SayHello, SendList, Sync
+from sipdmq.dmq.effects import Effect, NodeRestarted, SayHello, SendList, Sync
 from sipdmq.dmq.lines import NodeLine, format_line, line_length
-from sipdmq.dmq.members import Member, status_after_timeout
+from sipdmq.dmq.members import NEVER, Member, status_after_timeout
 from sipdmq.dmq.roster import Roster
 from sipdmq.records import NodeName, NodeStatus
 
@@ -196,14 +196,21 @@ class NodeList(Roster):
         self._ask(member, now)
         return self._done(now)
 
-    def hello(self, now: float, name: NodeName, release: str) -> tuple[Effect, ...]:
+    def hello(self, now: float, name: NodeName, release: str, start: str = "") -> tuple[Effect, ...]:
         """
         A node has shown to be one of ours, by its hello or by its answer to ours.
+
+        @param start: what it says that tells one start of it from another; empty: nothing.
         """
         member = self._members.get(name)
         if member is None or self._is_over:
             return ()
         before = self.list_for(name, now)
+        if start and start != member.start:
+            if member.start and member.is_active:
+                self._effects.append(NodeRestarted(member.as_node()))
+            member.start = start
+        member.was_lost = False
         member.release = release or member.release
         member.kind = "sipdmq"
         member.omits_us = False  # it was told that there is no room for us, when we did not know it yet
@@ -277,6 +284,9 @@ class NodeList(Roster):
         if release:
             member.release = release
         was = member.status
+        if was is status is ACTIVE and hops >= MAX_HOPS and member.kind == "kamailio" and member.answered_at > NEVER:
+            # It has just started, or lost everybody; either way it may have told what not all have heard.
+            self._effects.append(NodeRestarted(member.as_node()))
         if status is ACTIVE and now - member.failed_at < self._settings.timeout * 2:
             self._ask(member, now)  # it did not answer lately: perhaps it cannot hear us
         self._set_status(member, status, now)
@@ -323,8 +333,11 @@ class NodeList(Roster):
             return
         if member.kind not in self._synced or member.omits_us:
             self._synced.add(member.kind)
-            member.omits_us = False
+            member.omits_us = member.was_lost = False
             self._effects.append(Sync(member.as_node(), self._settings.init_with_single))
+        elif member.was_lost:
+            member.was_lost = False
+            self._effects.append(Sync(member.as_node(), self._settings.init_with_single, True))
 
     def _learn_kind(self, member: Member, now: float, may_be_new: bool = False) -> None:
         """

@@ -5,13 +5,16 @@ A change waits under its key; a newer one of the same key takes its place. At mo
 and a key with an unanswered request waits for its answer, so that no retransmission can ever overtake a newer change.
 
 What does not fit, or what a silent node has missed, is forgotten, and the box is I{dirty}: whoever knows the records
-themselves repairs it, in the place of an endless queue.
+themselves repairs it, in the place of an endless queue. What is kept is how old the oldest forgotten change is: a
+repair sends what was changed since then.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from enum import IntEnum
+from math import inf
 from typing import Final, NamedTuple
 
 __all__ = ["Batch", "Outbox", "OutboxLimits", "Outcome"]
@@ -70,11 +73,21 @@ class Outcome(IntEnum):
     """No answer, or it could not be sent."""
 
 
+class _Change(NamedTuple):
+    """
+    @ivar since: when it was made, or the oldest that it stands for: seconds.
+    """
+
+    fragment: bytes
+    since: float
+
+
 class Outbox:
     """
     The changes for one node on one channel.
 
-    @ivar is_dirty: changes were forgotten: the node does not have all of them.
+    @ivar dirty_since: changes were forgotten, so the node does not have all of them: when the oldest was made, seconds;
+        L{None}: it has all, or will.
     @ivar is_stopped: the node has no such channel: nothing is kept for it.
     """
 
@@ -83,15 +96,15 @@ class Outbox:
 
     def __init__(self, limits: OutboxLimits) -> None:
         self._limits = limits
-        self._waiting: dict[str, bytes] = {}  # in the order in which the keys were put first
+        self._waiting: dict[str, _Change] = {}  # in the order in which the keys were put first
         self._halves: deque[tuple[str, ...]] = deque()  # keys in waiting that go together: of a batch that was refused
-        self._sent: dict[int, tuple[tuple[str, ...], tuple[bytes, ...]]] = {}
+        self._sent: dict[int, tuple[tuple[str, ...], tuple[_Change, ...]]] = {}
         self._sent_keys: set[str] = set()
         self._size = 0
         self._number = 0
         self._open_at = 0.0  # the earliest time to send what does not fill a message
         self._busy_until = 0.0
-        self.is_dirty = False
+        self.dirty_since: float | None = None
         self.is_stopped = False
 
     def __len__(self) -> int:
@@ -111,10 +124,25 @@ class Outbox:
         """
         return self._size
 
-    def put(self, key: str, fragment: bytes) -> bool:
+    @property
+    def capacity(self) -> int:
+        """
+        Changes that can be on their way at once.
+        """
+        return self._limits.window * self._limits.batch_changes
+
+    @property
+    def is_dirty(self) -> bool:
+        """
+        Whether the node lacks changes that do not wait here.
+        """
+        return self.dirty_since is not None
+
+    def put(self, key: str, fragment: bytes, since: float) -> bool:
         """
         Take a change.
 
+        @param since: now, or earlier for what is sent again: if it is lost, a repair begins there.
         @return: whether it waits now; if not, the box is dirty, or the node has no such channel.
         """
         if self.is_stopped:
@@ -122,11 +150,12 @@ class Outbox:
         size = len(fragment) + len(key) + _OVERHEAD
         replaced = self._waiting.get(key)
         if replaced is not None:
-            size -= len(replaced) + len(key) + _OVERHEAD
+            size -= len(replaced.fragment) + len(key) + _OVERHEAD
+            since = min(since, replaced.since)
         if self._size + size > self._limits.size or len(self._waiting) + (replaced is None) > self._limits.changes:
-            self.forget()
+            self.forget(since)
             return False
-        self._waiting[key] = fragment
+        self._waiting[key] = _Change(fragment, since)
         self._size += size
         return True
 
@@ -144,12 +173,12 @@ class Outbox:
         keys = self._choose(room)
         if not keys:
             return None
-        fragments = tuple([self._remove(key) for key in keys])
+        changes = tuple([self._remove(key) for key in keys])
         self._number += 1
-        self._sent[self._number] = (keys, fragments)
+        self._sent[self._number] = (keys, changes)
         self._sent_keys.update(keys)
         self._open_at = max(self._open_at, now + self._limits.batch_window)
-        return Batch(self._number, keys, fragments)
+        return Batch(self._number, keys, tuple([change.fragment for change in changes]))
 
     def _choose(self, room: int) -> tuple[str, ...]:
         while self._halves:
@@ -160,10 +189,10 @@ class Outbox:
             if keys:
                 return keys
         chosen: list[str] = []
-        for key, fragment in self._waiting.items():
+        for key, change in self._waiting.items():
             if key in self._sent_keys:
                 continue
-            room -= len(fragment) + _SEPARATOR
+            room -= len(change.fragment) + _SEPARATOR
             if chosen and room < 0:
                 break
             chosen.append(key)
@@ -171,10 +200,10 @@ class Outbox:
                 break
         return tuple(chosen)
 
-    def _remove(self, key: str) -> bytes:
-        fragment = self._waiting.pop(key)
-        self._size -= len(fragment) + len(key) + _OVERHEAD
-        return fragment
+    def _remove(self, key: str) -> _Change:
+        change = self._waiting.pop(key)
+        self._size -= len(change.fragment) + len(key) + _OVERHEAD
+        return change
 
     def next_at(self, now: float) -> float | None:
         """
@@ -194,40 +223,40 @@ class Outbox:
         sent = self._sent.pop(number, None)
         if sent is None:
             return ()
-        keys, fragments = sent
+        keys, changes = sent
         self._sent_keys.difference_update(keys)
         if outcome is Outcome.TAKEN:
             return ()
         if outcome is Outcome.LOST:
-            self.forget()
+            self.forget(_oldest(changes))
         elif outcome is Outcome.NO_CHANNEL:
             self.is_stopped = True
             self._empty()
         elif outcome is Outcome.BUSY:
             self._busy_until = now + self.BUSY_PAUSE
-            self._put_back(keys, fragments)
+            self._put_back(keys, changes)
         elif len(keys) == 1:
             return keys
         else:
-            self._put_back(keys, fragments)
+            self._put_back(keys, changes)
             middle = len(keys) // 2
             self._halves.extend((keys[:middle], keys[middle:]))
         return ()
 
-    def _put_back(self, keys: tuple[str, ...], fragments: tuple[bytes, ...]) -> None:
+    def _put_back(self, keys: tuple[str, ...], changes: tuple[_Change, ...]) -> None:
         """
         What was sent waits again, before all others; where something newer waits, that counts.
         """
-        if self.is_stopped or self.is_dirty:
-            return  # they were forgotten meanwhile
+        if self.is_stopped:
+            return
         newer = self._waiting
         self._waiting = {}
-        for key, fragment in zip(keys, fragments):
+        for key, change in zip(keys, changes):
             if key in newer:
-                self._waiting[key] = newer.pop(key)
+                self._waiting[key] = newer.pop(key)._replace(since=change.since)
             else:
-                self._waiting[key] = fragment
-                self._size += len(fragment) + len(key) + _OVERHEAD
+                self._waiting[key] = change
+                self._size += len(change.fragment) + len(key) + _OVERHEAD
         self._waiting.update(newer)
 
     def _empty(self) -> None:
@@ -235,18 +264,28 @@ class Outbox:
         self._halves.clear()
         self._size = 0
 
-    def forget(self) -> None:
+    def forget(self, since: float) -> None:
         """
         Let go of all that waits: too much of it, or nobody to send it to. What is unanswered stays so.
+
+        @param since: when the change was made that brought this about, seconds.
         """
+        since = min(since, _oldest(self._waiting.values()))
+        self.owe(since)
         self._empty()
-        self.is_dirty = True
+
+    def owe(self, since: float) -> None:
+        """
+        The node lacks what was changed since then.
+        """
+        if not self.is_stopped:
+            self.dirty_since = since if self.dirty_since is None else min(since, self.dirty_since)
 
     def cleaned(self) -> None:
         """
-        The node has all changes again, or they are on their way into this box.
+        What the node lacks is on its way into this box.
         """
-        self.is_dirty = False
+        self.dirty_since = None
 
     def returned(self) -> None:
         """
@@ -254,3 +293,7 @@ class Outbox:
         """
         self.is_stopped = False
         self._open_at = self._busy_until = 0.0
+
+
+def _oldest(changes: Iterable[_Change]) -> float:
+    return min([change.since for change in changes], default=inf)

@@ -19,7 +19,7 @@ from sipdmq.dmq.effects import (
     Warn,
 )
 from sipdmq.dmq.lines import KAMAILIO_ROOM, fitting, format_line, line_length
-from sipdmq.dmq.members import Member
+from sipdmq.dmq.members import NEVER, Member
 from sipdmq.records import ClusterNode, NodeName, NodeStatus
 
 __all__ = ["Roster"]
@@ -100,6 +100,13 @@ class Roster:
         @param host: numeric.
         """
         return host in self._hosts
+
+    def answered_at(self, name: NodeName) -> float:
+        """
+        When a node last answered a notification, seconds; minus infinity if it never did.
+        """
+        member = self._members.get(name)
+        return NEVER if member is None else member.answered_at
 
     @property
     def is_alone(self) -> bool:
@@ -200,6 +207,7 @@ class Roster:
             return
         if was is ACTIVE:
             member.since = now
+            member.was_lost = member.kind != "sipdmq"
             member.kind = ""
             member.omits_us = False
             member.forward = 0

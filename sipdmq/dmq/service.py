@@ -23,7 +23,7 @@ from sipdmq.dmq.workers import Workers
 from sipdmq.errors import ParseError, UnreachableError
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.messages import IServerTransaction, ITransactionUser
-from sipdmq.interfaces.replication import IBroadcaster, IMembership, INodeListener, IReplicator
+from sipdmq.interfaces.replication import IBroadcaster, IReplicator
 from sipdmq.records import ChannelMessage, ChannelReply, ClusterNode, NodeName, Protocol, Source
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Request, Response
@@ -44,7 +44,7 @@ Router = Callable[[IServerTransaction, ChannelMessage], bool]
 """Of an operator's policy: whether it takes care of a message itself."""
 
 
-@implementer(ITransactionUser, IMembership, IReplicator, IBroadcaster, IInspectable)
+@implementer(ITransactionUser, IReplicator, IBroadcaster, IInspectable)
 class DMQService:
     """
     The node's part in the cluster.
@@ -318,26 +318,6 @@ class DMQService:
         See L{ITransactionUser.response_lost}.
         """
 
-    # IMembership
-
-    def nodes(self) -> tuple[ClusterNode, ...]:
-        """
-        See L{IMembership.nodes}.
-        """
-        return self.membership.nodes()
-
-    def is_from_node(self, source: Source) -> bool:
-        """
-        See L{IMembership.is_from_node}.
-        """
-        return self.membership.is_from_node(source)
-
-    def watch(self, listener: INodeListener) -> None:
-        """
-        See L{IMembership.watch}.
-        """
-        self.membership.watch(listener)
-
     # IReplicator
 
     def put(self, channel: str, key: str, change: Any) -> None:
@@ -348,13 +328,22 @@ class DMQService:
         for link in self.membership.links():
             link.put(channel, key, fragment)
 
-    def put_for(self, node: NodeName, channel: str, key: str, change: Any) -> None:
+    def put_for(
+        self, node: NodeName, channel: str, key: str, change: Any, age: float = 0.0
+    ) -> Deferred[None] | None:
         """
         See L{IReplicator.put_for}. A node that is in no list gets nothing.
         """
         link = self.membership.link(node)
+        return None if link is None else link.put(channel, key, self.channels.find(channel).encode(change), age)
+
+    def owe(self, node: NodeName, channel: str, age: float) -> None:
+        """
+        See L{IReplicator.owe}.
+        """
+        link = self.membership.link(node)
         if link is not None:
-            link.put(channel, key, self.channels.find(channel).encode(change))
+            link.owe(channel, age)
 
     # IBroadcaster
 

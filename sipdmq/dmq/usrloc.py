@@ -15,8 +15,10 @@ from zope.interface import implementer
 
 from sipdmq.config import UsrlocConfig
 from sipdmq.dmq.conflict import Answer, Limits, merge
-from sipdmq.dmq.sync import Readiness, SyncDonor, SyncNewcomer
-from sipdmq.dmq.usrloc_form import UsrlocForm
+from sipdmq.dmq.donor import Donor
+from sipdmq.dmq.errands import REPAIR, SYNC, Errand, records_for
+from sipdmq.dmq.newcomer import Newcomer, Readiness
+from sipdmq.dmq.usrloc_form import UNKNOWN, UsrlocForm
 from sipdmq.dmq.usrloc_json import (
     CONTENT_TYPE,
     SYNC_REQUEST,
@@ -53,7 +55,7 @@ from sipdmq.records import (
     Update,
 )
 
-__all__ = ["SyncEnd", "UsrlocChange", "UsrlocPeer", "is_own"]
+__all__ = ["SyncEnd", "UsrlocChange", "UsrlocPeer"]
 
 log = Logger()
 
@@ -69,11 +71,13 @@ class UsrlocChange(NamedTuple):
 
     @ivar ruid: the name of the record at the receiver.
     @ivar is_gone: it is to be removed.
+    @ivar by: to a node of ours: who changed it last, where that is another node than this.
     """
 
     binding: Binding
     ruid: str
     is_gone: bool
+    by: str = ""
 
 
 class SyncEnd(NamedTuple):
@@ -82,13 +86,6 @@ class SyncEnd(NamedTuple):
     """
 
     records: int
-
-
-def is_own(binding: Binding) -> bool:
-    """
-    Whether a record, or its removal, was last changed by this node.
-    """
-    return binding.methods < 0
 
 
 def _key(binding: Binding, ruid: str) -> str:
@@ -136,10 +133,18 @@ class UsrlocPeer:
         self._counts = dict.fromkeys(("received", "refused", "answered"), 0)
         self._logged_at = float("-inf")
         self.readiness = Readiness()
-        self._donor = SyncDonor(
-            clock, store, self._put_record, self._put_end, self._is_active, config.batch_size, config.batch_usleep
+        self._donor = Donor(
+            clock,
+            store,
+            self._wants,
+            self._put_record,
+            self._put_end,
+            lambda node, age: replicator.owe(node.name, self.channel, age),
+            self._is_active,
+            config.batch_size,
+            config.batch_usleep,
         )
-        self.newcomer = SyncNewcomer(clock, self.readiness, self._ask, self._others)
+        self.newcomer = Newcomer(clock, self.readiness, self._ask, self._others)
 
     def snapshot(self) -> dict[str, int | float]:
         """
@@ -188,8 +193,8 @@ class UsrlocPeer:
         if isinstance(change, SyncEnd):
             return encode_sync_end(change.records)
         if change.is_gone:
-            return self._form.encode_remove(change.binding, change.ruid)
-        return self._form.encode_update(change.binding, change.ruid)
+            return self._form.encode_remove(change.binding, change.ruid, change.by)
+        return self._form.encode_update(change.binding, change.ruid, change.by)
 
     def join(self, fragments: Iterable[bytes]) -> tuple[str, bytes]:
         """
@@ -234,19 +239,20 @@ class UsrlocPeer:
         """
         by_aor: dict[str, list[Binding]] = {}
         sender = message.sender
+        teller = UNKNOWN if sender is None else str(sender.name)
         for each in actions:
             if isinstance(each, (UsrlocUpdate, UsrlocRemove)):
                 self._counts["received"] += 1
                 self.newcomer.record_received(None if sender is None else sender.name)
                 try:
-                    incoming = self._form.binding(each.record, isinstance(each, UsrlocRemove))
+                    incoming = self._form.binding(each.record, isinstance(each, UsrlocRemove), teller)
                 except DecodeError as error:
                     self._refused(message, error.reason)
                     continue
                 by_aor.setdefault(incoming.aor, []).append(incoming)
             elif isinstance(each, UsrlocSync):
                 if sender is not None and not sender.is_local:
-                    self._serve(sender)
+                    self._donor.serve(sender, Errand(SYNC))
             elif isinstance(each, UsrlocSyncEnd):
                 if sender is not None:
                     self.newcomer.end_received(sender.name, each.records)
@@ -271,9 +277,12 @@ class UsrlocPeer:
                     self._refused(message, merged.refused)
             return kept
 
-        def stored(_: Update) -> None:
+        def stored(update: Update) -> None:
             for answer in answers:
                 self._tell(message.sender, answer)
+            for change in update.changes:
+                if change.binding.told_by and self._membership.passes_on(change.binding.told_by):
+                    self._pass_on(change, message.sender)
 
         def failed(failure: Failure) -> None:
             log.failure("a record of {sender} could not be stored", failure, sender=message.source.host)
@@ -291,8 +300,18 @@ class UsrlocPeer:
         self._counts["answered"] += 1
         winner = answer.winner
         ruid = winner.ruid if sender.is_sipdmq else answer.ruid
-        change = UsrlocChange(winner, ruid, winner.removed)
+        change = UsrlocChange(winner, ruid, winner.removed, winner.told_by if sender.is_sipdmq else "")
         self._replicator.put_for(sender.name, self.channel, _key(winner, ruid), change)
+
+    def _pass_on(self, change: BindingChange, sender: ClusterNode | None) -> None:
+        """
+        What a lost node has told, and this one hears only now: so may others. A record that came from it itself comes
+        here, too: it is back, and was asked for what it has.
+        """
+        for node in self._others():
+            if sender is None or node.name != sender.name:
+                for key, told in _told(change.binding, change.is_gone, node):
+                    self._replicator.put_for(node.name, self.channel, key, told)
 
     def _refused(self, message: ChannelMessage, reason: str) -> None:
         self._counts["refused"] += 1
@@ -332,27 +351,27 @@ class UsrlocPeer:
         """
         self.newcomer.node_lost(node)
 
-    def repair(self, node: ClusterNode) -> None:
+    def repair(self, node: ClusterNode, age: float) -> None:
         """
         See L{IRepairer.repair}.
         """
-        self._donor.serve(node, lambda binding: is_own(binding) and not binding.is_hidden, False)
+        self._donor.serve(node, Errand(REPAIR, self._clock.seconds() - age))
 
-    def _serve(self, node: ClusterNode) -> None:
+    def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
         """
-        Send a newcomer everything; a Kamailio has no use for removals of what it never had.
+        See L{IRepairer.hand_over}.
         """
-        takes_removals = node.is_sipdmq
-        self._donor.serve(
-            node,
-            lambda binding: not binding.is_hidden and (takes_removals or not binding.removed),
-            takes_removals,
-        )
+        self._donor.serve(node, Errand(lost, self._clock.seconds() - age))
 
-    def _put_record(self, node: ClusterNode, binding: Binding) -> Any:
+    def _wants(self, node: ClusterNode, errand: Errand) -> Callable[[Binding], bool]:
+        since = self._now() - (self._clock.seconds() - errand.since)
+        membership = self._membership
+        return records_for(errand, since, node.is_sipdmq, membership.answers_for, membership.clock_difference)
+
+    def _put_record(self, node: ClusterNode, binding: Binding, age: float) -> Any:
         full = None
-        for key, told in _told(binding, binding.removed):
-            full = self._replicator.put_for(node.name, self.channel, key, told)
+        for key, told in _told(binding, binding.removed, node):
+            full = self._replicator.put_for(node.name, self.channel, key, told, age) or full
         return full
 
     def _put_end(self, node: ClusterNode, count: int) -> Any:
@@ -374,11 +393,13 @@ class UsrlocPeer:
         return asking.addCallbacks(lambda response: 200 <= response.status < 300, lambda _: False)
 
 
-def _told(binding: Binding, is_gone: bool) -> list[tuple[str, UsrlocChange]]:
+def _told(binding: Binding, is_gone: bool, node: ClusterNode | None = None) -> list[tuple[str, UsrlocChange]]:
     """
     A record as what goes into an outbox: a removal names it as each of the others may know it.
 
+    @param node: whom it is for, where it is for one.
     @return: with the key of each.
     """
     ruids = (binding.ruid, *binding.other_ruids) if is_gone else (binding.ruid,)
-    return [(_key(binding, ruid), UsrlocChange(binding, ruid, is_gone)) for ruid in ruids]
+    by = binding.told_by if node is not None and node.is_sipdmq else ""
+    return [(_key(binding, ruid), UsrlocChange(binding, ruid, is_gone, by)) for ruid in ruids]

@@ -18,7 +18,10 @@ from sipdmq.sip.grammar import split_commas
 from sipdmq.sip.params import parse_params, quote, unquote
 from sipdmq.sip.uri import SipURI, canonical_escapes, format_host, parse_sip_uri, parse_uri
 
-__all__ = ["UsrlocForm", "methods_of", "methods_text"]
+__all__ = ["UNKNOWN", "UsrlocForm", "methods_of", "methods_text"]
+
+UNKNOWN: Final = "?"
+"""In C{told_by}: a node that is in no list."""
 
 # WIRE §6, "Method bits"
 _METHOD_BITS: Final[Mapping[str, int]] = {
@@ -82,6 +85,7 @@ class UsrlocForm:
         """
         self._domains = domains
         self._tokens = tokens
+        self._node = str(tokens.node)
         self._use_domain = use_domain
         self._socket_info = replicate_socket_info
         self._replicate_cflags = replicate_cflags
@@ -118,35 +122,39 @@ class UsrlocForm:
         """
         return encode(self._record(binding, binding.expires_at))
 
-    def encode_update(self, binding: Binding, ruid: str = "") -> bytes:
+    def encode_update(self, binding: Binding, ruid: str = "", by: str = "") -> bytes:
         """
         The fragment that tells of a live binding.
 
         @param ruid: the name that the receiver has for it; by default ours.
+        @param by: to a node of ours: who changed it, where that is not this node.
         """
         record = self._record(binding, binding.expires_at)
-        if ruid or binding.xavps or self._socket_info == 1:
+        if ruid or by or binding.xavps or self._socket_info == 1:
             record = record._replace(
                 ruid=ruid or binding.ruid,
                 sock=binding.socket if self._socket_info == 1 else "",
                 xavps=binding.xavps,
+                by=by,
             )
         return encode(record)
 
-    def encode_remove(self, binding: Binding, ruid: str) -> bytes:
+    def encode_remove(self, binding: Binding, ruid: str, by: str = "") -> bytes:
         """
         The fragment that tells that a binding is gone: of a tombstone, or of what has expired.
 
         @param ruid: the name that it is to be removed by.
+        @param by: as for L{encode_update}.
         """
-        return encode(self._record(binding, known_until(binding))._replace(ruid=ruid), removed=True)
+        return encode(self._record(binding, known_until(binding))._replace(ruid=ruid, by=by), removed=True)
 
     # reading
 
-    def binding(self, record: UsrlocRecord, removed: bool = False) -> Binding:
+    def binding(self, record: UsrlocRecord, removed: bool = False, sender: str = UNKNOWN) -> Binding:
         """
         What another node wrote, as a binding of ours.
 
+        @param sender: who it is.
         @return: of a removal, C{expires_at} is the latest known of what it removes.
         @raise DecodeError: its AoR is none of our domains, or nobody can be called at its contact.
         """
@@ -196,6 +204,7 @@ class UsrlocForm:
             flags=record.flags,
             cflags=cflags,
             xavps=record.xavps,
+            told_by="" if record.by == self._node else record.by or sender,
         )
 
     def _socket(self, sock: str) -> str:

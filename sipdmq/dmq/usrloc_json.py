@@ -55,6 +55,7 @@ class UsrlocRecord(NamedTuple):
     @ivar q: 0 to 1000, -1 when not given.
     @ivar sock: C{"udp:192.0.2.1:5060"}, empty when not given.
     @ivar xavps: compact JSON of an object; empty when not given, or when that is empty.
+    @ivar by: between sipdmq nodes: the node that changed it last, where that is not the sender.
     """
 
     aor: str
@@ -76,6 +77,7 @@ class UsrlocRecord(NamedTuple):
     server_id: int = 0
     sock: str = ""
     xavps: str = ""
+    by: str = ""
 
 
 class UsrlocUpdate(NamedTuple):
@@ -123,7 +125,7 @@ Usrloc = UsrlocUpdate | UsrlocRemove | UsrlocSync | UsrlocSyncEnd | UsrlocRefuse
 # The greatest length of each string. Where Kamailio has a limit, not less than that.
 _STRINGS: Final[Mapping[str, int]] = {
     "aor": 512, "ruid": 256, "c": 2048, "received": 512, "path": 4096, "callid": 2048, "user_agent": 8192,
-    "instance": 512, "sock": 256,
+    "instance": 512, "sock": 256, "by": 128,
 }  # fmt: skip
 # The least and the greatest value of each number. last_modified can be one more than the latest anywhere, for ever.
 _NUMBERS: Final[Mapping[str, tuple[int, int]]] = {
@@ -301,8 +303,8 @@ def _check_xavps(value: Mapping[str, object], depth: int) -> None:
 
 def encode(record: UsrlocRecord, removed: bool = False) -> bytes:
     """
-    One contact as Kamailio writes it: the fragment of a message. C{sock} and C{xavps} are left out when empty: 5.6.3
-    logs a line about the latter each time.
+    One contact as Kamailio writes it: the fragment of a message. C{sock}, C{xavps} and C{by} are left out when empty:
+    5.6.3 logs a line about a key that it does not know each time.
     """
     values: dict[str, object] = {
         "action": _REMOVE if removed else _UPDATE,
@@ -329,6 +331,8 @@ def encode(record: UsrlocRecord, removed: bool = False) -> bytes:
     text = _encoder.encode(values)
     if record.xavps:
         text = f'{text[:-1]},"xavps":{record.xavps}}}'
+    if record.by:
+        text = f'{text[:-1]},"by":{_encoder.encode(record.by)}}}'
     return text.encode("utf-8", "surrogateescape")
 
 

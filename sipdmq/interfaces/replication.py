@@ -37,6 +37,30 @@ class IMembership(Interface):
         @param listener: L{INodeListener}, told of every change from now on.
         """
 
+    def answers_for(told_by):
+        """
+        Whether this node repairs others in what another one has changed last: it is the heir of a lost one.
+
+        @param told_by: its name, as in L{Binding.told_by<sipdmq.records.Binding>}; empty: this node itself.
+        @return: C{bool}, for all that is known now.
+        """
+
+    def passes_on(told_by):
+        """
+        Whether this node tells all others what it hears of a lost node's changes from somebody else.
+
+        @param told_by: as for L{answers_for}.
+        @return: C{bool}
+        """
+
+    def clock_difference(told_by):
+        """
+        How far the clock of another node is ahead of ours.
+
+        @param told_by: as for L{answers_for}.
+        @return: seconds, negative when it is behind; L{None}: not known.
+        """
+
 
 class INodeListener(Interface):
     """
@@ -101,16 +125,28 @@ class IChannelPeer(Interface):
         """
 
 
-class IRepairer(Interface):
+class IRepairer(IChannelPeer):
     """
-    An L{IChannelPeer} that can put right what a node has missed: it was away, or too much waited for it.
+    An L{IChannelPeer} that can put right what a node has missed: it was away, or too much waited for it, or who told it
+    is gone.
     """
 
-    def repair(node):
+    def repair(node, age):
         """
-        Put (L{IReplicator.put_for}) what this node last changed itself, and what it removed, paged and paced.
+        Put (L{IReplicator.put_for}, with this age) what this node answers for (L{IMembership.answers_for}), removals
+        too, paged and paced: what was changed in the last C{age} seconds.
 
         @param node: the L{ClusterNode<sipdmq.records.ClusterNode>}, active again, to which changes went lost.
+        @param age: seconds.
+        """
+
+    def hand_over(node, lost, age):
+        """
+        Put, likewise, what a lost node has changed last and told: the one that gets it answers for it now, or has asked
+        for it, or is a Kamailio.
+
+        @param lost: its name, as in L{Binding.told_by<sipdmq.records.Binding>}.
+        @param age: seconds since when.
         """
 
 
@@ -153,9 +189,20 @@ class IReplicator(Interface):
         @param change: whatever the L{IChannelPeer} of this channel can encode.
         """
 
-    def put_for(node, channel, key, change):
+    def put_for(node, channel, key, change, age=0.0):
         """
         Into the outbox of one node: for syncs and repairs.
+
+        @param node: L{NodeName<sipdmq.records.NodeName>}
+        @param age: seconds since the change was made, or the oldest that the repair is about: if it gets lost once
+            more, the next repair begins there.
+        @return: L{None}, or a Deferred when much waits already: it fires when there is room for more.
+        """
+
+    def owe(node, channel, age):
+        """
+        A node lacks what was changed in the last C{age} seconds, and nobody is sending it: it is repaired
+        (L{IRepairer.repair}) as soon as it can be.
 
         @param node: L{NodeName<sipdmq.records.NodeName>}
         """

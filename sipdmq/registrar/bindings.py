@@ -264,7 +264,8 @@ def _tombstone(register: Register, binding: Binding, now: int, limits: RegisterL
     return binding._replace(
         removed=True,
         is_hidden=False,
-        methods=-1,  # it was changed here
+        methods=-1,
+        told_by="",  # it was changed here
         call_id=register.call_id,
         cseq=register.cseq,
         expires_at=until,

@@ -1,28 +1,22 @@
 """
-Syncs: what a newcomer gets, page by page, and how it knows that it has it all.
+A node that joins: it asks others for all that they have, and knows when it has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from sipdmq.interfaces.location import ILocationStore
-from sipdmq.records import Binding, ClusterNode, NodeName, Origin, Page, Update
+from sipdmq.records import ClusterNode, NodeName
 
-__all__ = ["Readiness", "SyncDonor", "SyncNewcomer", "SyncState"]
+__all__ = ["Newcomer", "Readiness", "SyncState"]
 
 log = Logger()
-
-PAGE_AORS: Final = 50
-"""Users that are put into the outbox at once: a millisecond of work, then SIP is served again."""
-PAGE_PAUSE: Final = 0.001
-"""Seconds in between, at least: enough for what has arrived meanwhile."""
 
 
 class SyncState(Enum):
@@ -77,133 +71,7 @@ class Readiness:
                 log.failure("a listener failed on {state}", state=state.value)
 
 
-class SyncDonor:
-    """
-    Sends the store to others, a few users at a time.
-    """
-
-    def __init__(
-        self,
-        clock: IReactorTime,
-        store: ILocationStore,
-        put: Callable[[ClusterNode, Binding], Any],
-        put_end: Callable[[ClusterNode, int], Any],
-        is_active: Callable[[NodeName], bool],
-        batch_size: int = 0,
-        batch_usleep: int = 0,
-    ) -> None:
-        """
-        @param put: hands a record to the outbox of a node. Where it returns a Deferred, that is waited for: the outbox
-            is full.
-        @param put_end: told at the end, with the number of records.
-        @param is_active: whether it makes sense to go on.
-        @param batch_size: contacts after which to pause, 0: as few as let SIP go first.
-        @param batch_usleep: microseconds of that pause.
-        """
-        self._clock = IReactorTime(clock)
-        self._store = ILocationStore(store)
-        self._put = put
-        self._put_end = put_end
-        self._is_active = is_active
-        self._batch_size = batch_size
-        self._pause = batch_usleep / 1_000_000
-        self._running: dict[NodeName, IDelayedCall | None] = {}
-
-    def __len__(self) -> int:
-        return len(self._running)
-
-    def serve(self, node: ClusterNode, is_wanted: Callable[[Binding], bool], has_end: bool) -> bool:
-        """
-        Send a node all records that it wants, each once as it is at its turn.
-
-        @return: whether it begins; C{False}: one is under way already.
-        """
-        if node.name in self._running:
-            return False
-        self._running[node.name] = None
-        run = self._run(node, is_wanted, has_end)
-        self._later(node, run, 0)
-        return True
-
-    def stop(self) -> None:
-        """
-        Send no more.
-        """
-        for call in self._running.values():
-            if call is not None:
-                call.cancel()
-        self._running.clear()
-
-    def _later(self, node: ClusterNode, run: Iterator[Any], delay: float) -> None:
-        if node.name in self._running:
-            self._running[node.name] = self._clock.callLater(delay, self._go_on, node, run)
-
-    def _go_on(self, node: ClusterNode, run: Iterator[Any]) -> None:
-        if node.name not in self._running:
-            return
-        self._running[node.name] = None
-        try:
-            step = next(run, self) if self._is_active(node.name) else self
-        except Exception:  # noqa: BLE001 - the timer's edge
-            log.failure("the sync of {node} failed", node=str(node.name))
-            step = self
-        if step is self:
-            self._running.pop(node.name, None)
-        elif isinstance(step, Deferred):
-            step.addBoth(lambda _: self._later(node, run, 0))
-        else:
-            self._later(node, run, max(self._pause if self._batch_size else 0, PAGE_PAUSE))
-
-    def _run(self, node: ClusterNode, is_wanted: Callable[[Binding], bool], has_end: bool) -> Iterator[Any]:
-        """
-        The steps of one sync: between two of them others have their turn; a Deferred is waited for.
-        """
-        cursor = None
-        count = since_pause = users = 0
-        while True:
-            pages: list[Page] = []
-            reading = self._store.pages(cursor).addCallback(pages.append)
-            if not pages:
-                yield reading
-            if not pages:
-                return
-            page = pages[0]
-            for aor in dict.fromkeys(binding.aor for binding in page.bindings):
-                # As they are now: what a phone has changed meanwhile is in the outbox already, and must not be
-                # followed by what was before.
-                records: list[Binding] = []
-                reading = self._read(aor, records)
-                if not reading.called:
-                    yield reading
-                users += 1
-                for record in records:
-                    if not is_wanted(record):
-                        continue
-                    full = self._put(node, record)
-                    count += 1
-                    since_pause += 1
-                    if isinstance(full, Deferred) and not full.called:
-                        yield full
-                if since_pause >= self._batch_size if self._batch_size else users >= PAGE_AORS:
-                    since_pause = users = 0
-                    yield None
-            cursor = page.cursor
-            if cursor is None:
-                break
-        if has_end:
-            self._put_end(node, count)
-        log.info("{node} was sent {count} contacts", node=str(node.name), count=count)
-
-    def _read(self, aor: str, found: list[Binding]) -> Deferred[Update]:
-        def look(records: tuple[Binding, ...]) -> tuple[Binding, ...]:
-            found[:] = records
-            return records
-
-        reading: Deferred[Update] = self._store.update(aor, look, Origin.REPLICATED)
-        return reading
-
-
-class SyncNewcomer:
+class Newcomer:
     """
     Asks one node after the other for everything, until one has told it all.
 

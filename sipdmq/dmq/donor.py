@@ -1,0 +1,189 @@
+"""
+Syncs and repairs: what other nodes are sent of the location store, page by page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from sipdmq.dmq.errands import SYNC, Errand
+from sipdmq.interfaces.location import ILocationStore
+from sipdmq.records import Binding, ClusterNode, NodeName, Origin, Page, Update
+
+__all__ = ["Donor"]
+
+log = Logger()
+
+PAGE_AORS: Final = 50
+"""Users that are put into the outbox at once: a millisecond of work, then SIP is served again."""
+PAGE_PAUSE: Final = 0.001
+"""Seconds in between, at least: enough for what has arrived meanwhile."""
+
+
+class Donor:
+    """
+    Sends the store to others, a few users at a time: one errand for each node, the others one after the other.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        store: ILocationStore,
+        wants: Callable[[ClusterNode, Errand], Callable[[Binding], bool]],
+        put: Callable[[ClusterNode, Binding, float], Any],
+        put_end: Callable[[ClusterNode, int], Any],
+        owe: Callable[[ClusterNode, float], Any],
+        is_active: Callable[[NodeName], bool],
+        batch_size: int = 0,
+        batch_usleep: int = 0,
+    ) -> None:
+        """
+        @param wants: gives the test of records for an errand.
+        @param put: hands a record to the outbox of a node, with the age of the errand. Where it returns a Deferred,
+            that is waited for: the outbox is full.
+        @param put_end: told at the end of a sync with a node of ours, with the number of records.
+        @param owe: told of an errand that could not be ended, with its age: the node lacks something since then.
+        @param is_active: whether it makes sense to go on.
+        @param batch_size: contacts after which to pause, 0: as few as let SIP go first.
+        @param batch_usleep: microseconds of that pause.
+        """
+        self._clock = IReactorTime(clock)
+        self._store = ILocationStore(store)
+        self._wants = wants
+        self._put = put
+        self._put_end = put_end
+        self._owe = owe
+        self._is_active = is_active
+        self._batch_size = batch_size
+        self._pause = batch_usleep / 1_000_000
+        self._running: dict[NodeName, IDelayedCall | None] = {}
+        self._errands: dict[NodeName, Errand] = {}
+        self._queues: dict[NodeName, dict[str, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def serve(self, node: ClusterNode, errand: Errand) -> None:
+        """
+        Send a node all records of an errand, each once as it is at its turn. While another one for this node is under
+        way it waits; two of a kind that wait are one, and a sync under way is not begun again.
+        """
+        running = self._errands.get(node.name)
+        if running is None:
+            self._begin(node, errand)
+        elif errand.kind != SYNC or running.kind != SYNC:
+            queue = self._queues.setdefault(node.name, {})
+            queue[errand.kind] = min(errand.since, queue.get(errand.kind, errand.since))
+
+    def _begin(self, node: ClusterNode, errand: Errand) -> None:
+        self._running[node.name] = None
+        self._errands[node.name] = errand
+        self._later(node, self._run(node, errand), 0)
+
+    def _ended(self, node: ClusterNode, was_cut_short: bool) -> None:
+        del self._running[node.name]
+        errand = self._errands.pop(node.name)
+        queue = self._queues.pop(node.name, {})
+        if was_cut_short:
+            ages = [since for kind, since in ((errand.kind, errand.since), *queue.items()) if kind != SYNC]
+            if ages:
+                self._owe(node, self._clock.seconds() - min(ages))
+        elif queue:
+            kind = next(iter(queue))
+            since = queue.pop(kind)
+            if queue:
+                self._queues[node.name] = queue
+            self._begin(node, Errand(kind, since))
+
+    def stop(self) -> None:
+        """
+        Send no more.
+        """
+        for call in self._running.values():
+            if call is not None:
+                call.cancel()
+        self._running.clear()
+        self._errands.clear()
+        self._queues.clear()
+
+    def _later(self, node: ClusterNode, run: Iterator[Any], delay: float) -> None:
+        if node.name in self._running:
+            self._running[node.name] = self._clock.callLater(delay, self._go_on, node, run)
+
+    def _go_on(self, node: ClusterNode, run: Iterator[Any]) -> None:
+        if node.name not in self._running:
+            return
+        self._running[node.name] = None
+        if not self._is_active(node.name):
+            self._ended(node, True)
+            return
+        try:
+            step = next(run, self)
+        except Exception:  # noqa: BLE001 - the timer's edge
+            log.failure("the sync of {node} failed", node=str(node.name))
+            self._ended(node, True)
+            return
+        if step is self:
+            self._ended(node, False)
+        elif isinstance(step, Deferred):
+            step.addBoth(lambda _: self._later(node, run, 0))
+        else:
+            self._later(node, run, max(self._pause if self._batch_size else 0, PAGE_PAUSE))
+
+    def _run(self, node: ClusterNode, errand: Errand) -> Iterator[Any]:
+        """
+        The steps of one errand: between two of them others have their turn; a Deferred is waited for.
+        """
+        is_wanted = self._wants(node, errand)
+        cursor = None
+        count = since_pause = users = 0
+        while True:
+            pages: list[Page] = []
+            reading = self._store.pages(cursor).addCallback(pages.append)
+            if not pages:
+                yield reading
+            if not pages:
+                return
+            page = pages[0]
+            for aor in dict.fromkeys(binding.aor for binding in page.bindings):
+                # As they are now: what a phone has changed meanwhile is in the outbox already, and must not be
+                # followed by what was before.
+                records: list[Binding] = []
+                reading = self._read(aor, records)
+                if not reading.called:
+                    yield reading
+                users += 1
+                for record in records:
+                    if not is_wanted(record):
+                        continue
+                    full = self._put(node, record, self._age(errand))
+                    count += 1
+                    since_pause += 1
+                    if isinstance(full, Deferred) and not full.called:
+                        yield full
+                if since_pause >= self._batch_size if self._batch_size else users >= PAGE_AORS:
+                    since_pause = users = 0
+                    yield None
+            cursor = page.cursor
+            if cursor is None:
+                break
+        if errand.kind == SYNC and node.is_sipdmq:
+            self._put_end(node, count)
+        if count:
+            log.info("{node} was sent {count} contacts", node=str(node.name), count=count)
+
+    def _age(self, errand: Errand) -> float:
+        return 0.0 if errand.kind == SYNC else self._clock.seconds() - errand.since
+
+    def _read(self, aor: str, found: list[Binding]) -> Deferred[Update]:
+        def look(records: tuple[Binding, ...]) -> tuple[Binding, ...]:
+            found[:] = records
+            return records
+
+        reading: Deferred[Update] = self._store.update(aor, look, Origin.REPLICATED)
+        return reading

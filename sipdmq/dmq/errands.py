@@ -1,0 +1,69 @@
+"""
+What a node is to be sent of the location store: everything, or what was changed since some time. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from sipdmq.records import Binding
+
+__all__ = ["REPAIR", "SYNC", "Errand", "records_for"]
+
+SYNC: Final = "sync"
+REPAIR: Final = "repair"
+
+_OWN_MARGIN: Final = 2.0
+"""Seconds that a repair reaches back further: C{last_modified} is in whole ones."""
+_OTHERS_MARGIN: Final = 20.0
+"""The same for what another node has told, whose clock is known to some seconds only."""
+_UNKNOWN_MARGIN: Final = 120.0
+"""The same where its clock is not known: a Kamailio's."""
+
+
+class Errand(NamedTuple):
+    """
+    What a node is to be sent.
+
+    @ivar kind: L{SYNC}: everything; L{REPAIR}: what this node answers for; else the name of a node: what that one
+        changed last.
+    @ivar since: of that, what was changed since then, seconds of the clock; of no meaning for L{SYNC}.
+    """
+
+    kind: str
+    since: float = 0.0
+
+
+def records_for(
+    errand: Errand,
+    since: float,
+    takes_removals: bool,
+    answers_for: Callable[[str], bool],
+    clock_difference: Callable[[str], float | None],
+) -> Callable[[Binding], bool]:
+    """
+    Which records an errand is about.
+
+    @param since: C{errand.since} as seconds since the epoch.
+    @param takes_removals: whether a newcomer has a use for removals of what it never had: a Kamailio has none.
+    @param answers_for: as L{IMembership.answers_for<sipdmq.interfaces.replication.IMembership.answers_for>}.
+    @param clock_difference: as L{IMembership.clock_difference
+        <sipdmq.interfaces.replication.IMembership.clock_difference>}.
+    """
+    if errand.kind == SYNC:
+        return lambda binding: not binding.is_hidden and (takes_removals or not binding.removed)
+    earliest = {"": since - _OWN_MARGIN}  # last_modified, by who has told
+
+    def is_recent(binding: Binding) -> bool:
+        told_by = binding.told_by
+        if told_by not in earliest:
+            difference = clock_difference(told_by)
+            margin = _UNKNOWN_MARGIN if difference is None else _OTHERS_MARGIN + max(0.0, -difference)
+            earliest[told_by] = since - margin
+        return binding.last_modified >= earliest[told_by]
+
+    if errand.kind == REPAIR:
+        return lambda binding: not binding.is_hidden and answers_for(binding.told_by) and is_recent(binding)
+    lost = errand.kind
+    return lambda binding: not binding.is_hidden and binding.told_by == lost and is_recent(binding)

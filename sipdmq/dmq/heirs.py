@@ -1,0 +1,216 @@
+"""
+Who answers for what a lost node has told. Pure.
+
+A node repairs whoever has missed its changes: it alone knows what it has not got rid of. When it is lost, what it told
+may have reached some of the others and not the rest. So for each lost node one of those that are left is its I{heir},
+the same for all who see the same nodes (rendezvous hashing: when somebody comes or goes, few change their heir), and
+
+  - each other node of ours that loses it hands the heir what it has of the lost one's last changes, and asks the heir
+    for what itself may lack;
+  - the heir tells the Kamailios, which cannot ask; and passes on to all what it hears of the lost node only now;
+  - repairs that the lost one would have made, of nodes that come back later, are the heir's.
+
+All of it is about the lost node's last changes only: what was changed since it was last known to work, which is some
+ping intervals. A node that was started anew has lost its memory, and with it what it had not told: that is treated as
+a loss, too. Where nodes see different ones, two may both take themselves for the heir: then something is told twice.
+Or the heir has not lost the node that the asking one has: then it is asked again until it has, or that one is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from sipdmq.records import NodeName
+
+__all__ = ["Claim", "Heirs", "Inherit"]
+
+SETTLED: Final = 60.0
+"""Seconds after which a node that is back has repaired the others, and what was lost with another is with all."""
+OVERLAP: Final = 30.0
+"""Seconds that a second question reaches back behind the first."""
+HINT_LIFETIME: Final = 300.0
+"""Seconds for which it counts that somebody has lost a node that this one has not; who asks, asks again."""
+_MAX_KEPT: Final = 1000
+
+
+class Claim(NamedTuple):
+    """
+    A lost node has an heir that is another node: hand over to it what is known of the lost one, and ask for the rest.
+
+    @ivar since: what was changed since then, seconds.
+    """
+
+    heir: NodeName
+    lost: str
+    since: float
+
+
+class Inherit(NamedTuple):
+    """
+    This node is the heir of a lost one now: the Kamailios are to be told.
+    """
+
+    lost: str
+    since: float
+
+
+class _Loss:
+    """
+    @ivar since: from when on changes of the node may not have come here, seconds.
+    @ivar asked: who was asked, or is; L{None}: nobody yet.
+    @ivar asked_at: when, seconds.
+    @ivar is_open: that heir had not lost it: it is asked again.
+    @ivar back_at: when it came back, seconds; L{None}: it has not.
+    """
+
+    __slots__ = ("asked", "asked_at", "back_at", "is_open", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.asked: NodeName | None = None
+        self.asked_at = 0.0
+        self.is_open = False
+        self.back_at: float | None = None
+
+
+class Heirs:
+    """
+    The lost nodes, by their names as in L{Binding.told_by<sipdmq.records.Binding>}, and their heirs. Times are seconds
+    that never go back.
+    """
+
+    def __init__(self, local: NodeName) -> None:
+        self._local = local
+        self._active: frozenset[NodeName] = frozenset()
+        self._others: frozenset[str] = frozenset()
+        self._losses: dict[str, _Loss] = {}
+        self._hints: dict[str, tuple[float, float]] = {}  # since, and when it was said
+        self._heirs: dict[str, NodeName] = {}
+
+    # what happens
+
+    def lost(self, now: float, name: NodeName, since: float) -> None:
+        """
+        A node is active no more, or it was started anew.
+
+        @param since: when it was last known that what it tells comes here.
+        """
+        told_by = str(name)
+        known = self._losses.get(told_by)
+        hint, said_at = self._hints.pop(told_by, (since, now))
+        if now - said_at < HINT_LIFETIME:
+            since = min(since, hint)
+        if known is not None:  # it was back, and perhaps owed us something still
+            since = min(since, known.since)
+        self._losses[told_by] = _Loss(since)
+
+    def returned(self, now: float, name: NodeName) -> None:
+        """
+        A node is active again. What it had told is still looked for, for a while: it may have lost its memory.
+        """
+        loss = self._losses.get(str(name))
+        if loss is not None and loss.back_at is None:
+            loss.back_at = now
+            if loss.is_open:
+                loss.asked = None
+
+    def forgotten(self, name: NodeName) -> None:
+        """
+        Nothing is known of a node any more.
+        """
+        self._losses.pop(str(name), None)
+        self._hints.pop(str(name), None)
+
+    def elect(
+        self, now: float, ours: Iterable[NodeName], others: Iterable[NodeName], again: bool = False
+    ) -> list[Claim | Inherit]:
+        """
+        Who is active has changed, or it is time to look again.
+
+        @param ours: the other active nodes of ours.
+        @param others: all other active nodes.
+        @param again: whether to ask again those that had not lost a node when they were asked.
+        @return: what is to be done now; each outcome of a L{Claim} belongs into L{answered}.
+        """
+        self._active = frozenset(ours)
+        self._others = frozenset(map(str, others)) | frozenset(map(str, self._active))
+        self._heirs.clear()
+        found: list[Claim | Inherit] = []
+        for lost, loss in list(self._losses.items()):
+            if loss.back_at is not None and now - loss.back_at > SETTLED:
+                del self._losses[lost]
+                continue
+            heir = self.heir_of(lost)
+            if heir == loss.asked and not (again and loss.is_open):
+                continue
+            found.append(Inherit(lost, loss.since) if heir == self._local else Claim(heir, lost, loss.since))
+            loss.asked = heir
+            loss.asked_at = now
+            loss.is_open = False
+            if heir == self._local:
+                loss.since = max(loss.since, now - OVERLAP)
+        return found
+
+    def answered(self, heir: NodeName, lost: str, has_lost: bool) -> None:
+        """
+        An heir was asked, and sends what it has.
+
+        @param has_lost: it has lost the node, too: there will be nothing more.
+        """
+        loss = self._losses.get(lost)
+        if loss is not None and loss.asked == heir:
+            loss.since = max(loss.since, loss.asked_at - OVERLAP)
+            loss.is_open = not has_lost
+
+    def unanswered(self, heir: NodeName, lost: str) -> None:
+        """
+        It did not answer: it is asked again.
+        """
+        loss = self._losses.get(lost)
+        if loss is not None and loss.asked == heir:
+            loss.is_open = True
+
+    def asked(self, now: float, lost: str, since: float) -> bool:
+        """
+        Another node asks this one about a node that it has lost.
+
+        @param since: from when on it may lack something: so may others, who learn of the loss later.
+        @return: whether this node has lost it, too.
+        """
+        loss = self._losses.get(lost)
+        if loss is None and lost in self._others:
+            self._hints[lost] = (min(since, self._hints.get(lost, (since, now))[0]), now)
+            return False
+        return True
+
+    # what follows
+
+    def heir_of(self, told_by: str) -> NodeName:
+        """
+        The heir of a node, if that is lost.
+        """
+        heir = self._heirs.get(told_by)
+        if heir is None:
+            if len(self._heirs) >= _MAX_KEPT:
+                self._heirs.clear()
+            candidates = [name for name in (self._local, *self._active) if str(name) != told_by]
+            heir = self._heirs[told_by] = max(candidates, key=lambda name: (_weight(told_by, name), name))
+        return heir
+
+    def answers_for(self, told_by: str) -> bool:
+        """
+        Whether this node repairs others in what C{told_by} has told; empty: what it has told itself.
+        """
+        return not told_by or (told_by not in self._others and self.heir_of(told_by) == self._local)
+
+    def passes_on(self, told_by: str) -> bool:
+        """
+        Whether this node passes on to all what it hears of a lost node's changes from somebody else: nobody else does.
+        """
+        return told_by in self._losses and self.heir_of(told_by) == self._local
+
+
+def _weight(lost: str, name: NodeName) -> bytes:
+    return blake2b(f"{lost} {name}".encode(), digest_size=8).digest()

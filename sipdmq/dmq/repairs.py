@@ -1,0 +1,153 @@
+"""
+What is left to do when a node is lost: its heir is asked, and told. Who that is decides L{sipdmq.dmq.heirs}.
+
+The question goes through the channel C{sipdmq}: C{{"inherit": {"node": "sip:192.0.2.2:5060", "age": 70}}}, and the
+answer is C{{"inherit": {"lost": true}}}: whether the heir has lost that node, too. What it has comes as changes, on the
+channels that they belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from sipdmq.dmq.channels import Channels
+from sipdmq.dmq.heirs import Claim, Heirs
+from sipdmq.dmq.hello import decode_verb, encode_verb
+from sipdmq.errors import UnreachableError
+from sipdmq.interfaces.replication import IRepairer
+from sipdmq.records import ChannelMessage, ClusterNode, NodeName, NodeStatus
+from sipdmq.sip.message import Response
+
+__all__ = ["VERB", "Repairs"]
+
+log = Logger()
+
+VERB: Final = "inherit"
+REACH: Final = 10.0
+"""Seconds, beside C{[dmq] timeout}, that a change may have been under way when a node last answered us."""
+_MAX_AGE: Final = 10 * 86_400
+_MAX_NAME: Final = 128
+
+
+class Repairs:
+    """
+    Brings what lost nodes told to all that are left.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        local: NodeName,
+        channels: Channels,
+        send: Callable[[NodeName, bytes], Deferred[Response]],
+        nodes: Callable[[], Iterable[ClusterNode]],
+        timeout: float,
+    ) -> None:
+        """
+        @param send: sends a body on the channel C{sipdmq}.
+        @param nodes: all in the list.
+        @param timeout: C{[dmq] timeout}.
+        """
+        self._clock = IReactorTime(clock)
+        self._channels = channels
+        self._send = send
+        self._nodes = nodes
+        self._reach = timeout + REACH
+        self.heirs = Heirs(local)
+
+    def lost(self, node: ClusterNode, answered_at: float) -> None:
+        """
+        A node is active no more.
+
+        @param answered_at: when it last answered a notification.
+        """
+        now = self._clock.seconds()
+        self.heirs.lost(now, node.name, max(answered_at, now - _MAX_AGE) - self._reach)
+        self.look()
+
+    def returned(self, node: ClusterNode) -> None:
+        """
+        A node is active, perhaps again.
+        """
+        self.heirs.returned(self._clock.seconds(), node.name)
+        self.look()
+
+    def restarted(self, node: ClusterNode, answered_at: float) -> None:
+        """
+        A node was started anew, and we had not noticed that it was gone.
+        """
+        log.info("{node} was started anew", node=str(node.name))
+        self.lost(node, answered_at)
+        self.returned(node)
+
+    def forgotten(self, name: NodeName) -> None:
+        """
+        Nothing is known of a node any more.
+        """
+        self.heirs.forgotten(name)
+
+    def look(self, again: bool = False) -> None:
+        """
+        Ask whom there is to ask.
+
+        @param again: as for L{Heirs.elect}.
+        """
+        active = [node for node in self._nodes() if node.status is NodeStatus.ACTIVE and not node.is_local]
+        ours = [node.name for node in active if node.is_sipdmq]
+        others = [node for node in active if not node.is_sipdmq]
+        now = self._clock.seconds()
+        for each in self.heirs.elect(now, ours, [node.name for node in others], again):
+            age = now - each.since
+            if isinstance(each, Claim):
+                self._claim(each, age, next(node for node in active if node.name == each.heir))
+            else:
+                for node in others:
+                    self._hand_over(node, each.lost, age)
+
+    def _claim(self, claim: Claim, age: float, heir: ClusterNode) -> None:
+        self._hand_over(heir, claim.lost, age)
+        asking = self._send(claim.heir, encode_verb(VERB, {"node": claim.lost, "age": int(age) + 1}))
+
+        def answered(response: Response) -> None:
+            found = decode_verb(response.body) if response.status == 200 else None
+            if found is None or found[0] != VERB:
+                self.heirs.unanswered(claim.heir, claim.lost)
+            else:
+                self.heirs.answered(claim.heir, claim.lost, found[1].get("lost") is True)
+
+        def failed(failure: Failure) -> None:
+            failure.trap(UnreachableError)
+            self.heirs.unanswered(claim.heir, claim.lost)
+
+        asking.addCallbacks(answered, failed)
+        asking.addErrback(lambda failure: log.failure("an heir was not asked", failure))
+
+    def _hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
+        for peer in self._channels:
+            if IRepairer.providedBy(peer):
+                try:
+                    peer.hand_over(node, lost, age)
+                except Exception:  # noqa: BLE001 - the edge to the channels
+                    log.failure("channel {channel} broke", channel=peer.channel)
+
+    def asked(self, value: dict[str, Any], message: ChannelMessage) -> dict[str, Any] | None:
+        """
+        Another node asks for what a lost one has told; see L{PrivateChannel.add_verb
+        <sipdmq.dmq.hello.PrivateChannel.add_verb>}.
+        """
+        lost, age, sender = value.get("node"), value.get("age"), message.sender
+        if not isinstance(lost, str) or len(lost) > _MAX_NAME or type(age) is not int or not 0 <= age <= _MAX_AGE:
+            return None
+        if sender is None or sender.is_local:
+            return None
+        if all(lost != str(node.name) for node in self._nodes()):
+            return {"lost": True}  # we know less of it than who asks
+        has_lost = self.heirs.asked(self._clock.seconds(), lost, self._clock.seconds() - age)
+        self._hand_over(sender, lost, age)
+        return {"lost": has_lost}

@@ -1,0 +1,162 @@
+"""
+Who answers for a lost node.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from sipdmq.dmq.heirs import HINT_LIFETIME, OVERLAP, SETTLED, Claim, Heirs, Inherit
+from sipdmq.records import NodeName
+from tests.dmq_nodes import udp
+
+A, B, C, D, E = map(udp, range(1, 6))
+EVERYBODY = (A, B, C, D, E)
+
+
+def seen_by(local: NodeName, active: tuple[NodeName, ...] = EVERYBODY) -> Heirs:
+    heirs = Heirs(local)
+    heirs.elect(0, [name for name in active if name != local], [])
+    return heirs
+
+
+class ChoiceTests(SynchronousTestCase):
+    def test_all_who_see_the_same_choose_alike(self) -> None:
+        for lost in map(str, (*EVERYBODY, udp(9))):
+            chosen = {seen_by(local).heir_of(lost) for local in EVERYBODY if str(local) != lost}
+            self.assertEqual(len(chosen), 1, lost)
+            self.assertNotIn(lost, map(str, chosen))
+
+    def test_few_change_their_heir_when_one_goes(self) -> None:
+        lost = [str(udp(number)) for number in range(20, 60)]
+        before, after = seen_by(A), seen_by(A, (A, B, C, D))
+        for name in lost:
+            if before.heir_of(name) != E:
+                self.assertEqual(after.heir_of(name), before.heir_of(name))
+        self.assertGreater(len({before.heir_of(name) for name in lost}), 2)
+
+    def test_one_that_is_alone_is_the_heir_of_all(self) -> None:
+        heirs = seen_by(A, (A,))
+        self.assertEqual(heirs.heir_of(str(B)), A)
+        self.assertTrue(heirs.answers_for(str(B)))
+
+    def test_a_node_answers_for_itself(self) -> None:
+        heirs = seen_by(A)
+        self.assertTrue(heirs.answers_for(""))
+        self.assertFalse(any(heirs.answers_for(str(name)) for name in (B, C, D, E)))
+
+    def test_exactly_one_of_those_left_answers_for_a_lost_one(self) -> None:
+        left = (A, B, C, D)
+        self.assertEqual([seen_by(local, left).answers_for(str(E)) for local in left].count(True), 1)
+
+    def test_a_kamailio_is_nobodys_heir_and_answers_for_itself_while_it_is_there(self) -> None:
+        heirs = Heirs(A)
+        heirs.elect(0, [], [B])
+        self.assertEqual(heirs.heir_of(str(C)), A)
+        self.assertFalse(heirs.answers_for(str(B)))
+
+
+class LossTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """
+        A and B have lost C: one of them is the heir.
+        """
+        self.heir = seen_by(A, (A, B)).heir_of(str(C))
+        self.other = B if self.heir == A else A
+        self.heirs = seen_by(self.other, (A, B, C))
+
+    def lose(self, now: float = 100, since: float = 70) -> list[Claim | Inherit]:
+        self.heirs.lost(now, C, since)
+        return self.heirs.elect(now, [self.heir], [])
+
+    def test_the_heir_is_asked_once(self) -> None:
+        self.assertEqual(self.lose(), [Claim(self.heir, str(C), 70)])
+        self.heirs.answered(self.heir, str(C), has_lost=True)
+        self.assertEqual(self.heirs.elect(101, [self.heir], [], again=True), [])
+
+    def test_it_is_asked_again_while_it_has_not_lost_that_node(self) -> None:
+        """
+        And then for what has come since.
+        """
+        self.lose()
+        self.heirs.answered(self.heir, str(C), has_lost=False)
+        self.assertEqual(self.heirs.elect(110, [self.heir], []), [])
+        self.assertEqual(
+            self.heirs.elect(160, [self.heir], [], again=True), [Claim(self.heir, str(C), 100 - OVERLAP)]
+        )
+        self.heirs.answered(self.heir, str(C), has_lost=False)
+        self.assertEqual(
+            self.heirs.elect(220, [self.heir], [], again=True), [Claim(self.heir, str(C), 160 - OVERLAP)]
+        )
+
+    def test_it_is_asked_for_the_same_when_it_did_not_answer(self) -> None:
+        self.lose()
+        self.heirs.unanswered(self.heir, str(C))
+        self.assertEqual(self.heirs.elect(160, [self.heir], [], again=True), [Claim(self.heir, str(C), 70)])
+
+    def test_another_heir_is_asked_too(self) -> None:
+        self.lose()
+        self.heirs.answered(self.heir, str(C), has_lost=True)
+        self.assertEqual(self.heirs.elect(105, [], []), [Inherit(str(C), 100 - OVERLAP)])
+
+    def test_the_heir_itself_tells_the_kamailios(self) -> None:
+        heirs = seen_by(self.heir, (A, B, C))
+        heirs.lost(100, C, 70)
+        self.assertEqual(heirs.elect(100, [self.other], [D]), [Inherit(str(C), 70)])
+        self.assertEqual(heirs.elect(130, [self.other], [D], again=True), [])
+        self.assertTrue(heirs.passes_on(str(C)))
+        self.assertFalse(heirs.passes_on(str(B)))
+
+    def test_who_comes_back_is_looked_after_for_a_while(self) -> None:
+        heirs = seen_by(self.heir, (A, B, C))
+        heirs.lost(100, C, 70)
+        heirs.elect(100, [self.other], [])
+        heirs.returned(110, C)
+        heirs.elect(110, [self.other, C], [])
+        self.assertTrue(heirs.passes_on(str(C)))
+        self.assertFalse(heirs.answers_for(str(C)), "it does so itself")
+        heirs.elect(110 + SETTLED + 1, [self.other, C], [])
+        self.assertFalse(heirs.passes_on(str(C)))
+
+    def test_who_goes_again_before_that_owes_what_he_owed(self) -> None:
+        self.lose(100, 70)
+        self.heirs.returned(110, C)
+        self.heirs.elect(110, [self.heir, C], [])
+        self.assertEqual(self.lose(120, 115), [Claim(self.heir, str(C), 70)])
+
+    def test_a_heir_that_had_not_lost_it_is_asked_when_it_is_back(self) -> None:
+        """
+        For what it told meanwhile.
+        """
+        self.lose()
+        self.heirs.answered(self.heir, str(C), has_lost=False)
+        self.heirs.returned(110, C)
+        self.assertEqual(self.heirs.elect(110, [self.heir, C], []), [Claim(self.heir, str(C), 100 - OVERLAP)])
+
+    def test_what_somebody_else_lacks_the_heir_remembers_until_it_loses_that_node(self) -> None:
+        heirs = seen_by(self.heir, (A, B, C))
+        self.assertFalse(heirs.asked(100, str(C), 70))
+        self.assertFalse(heirs.asked(160, str(C), 130))
+        heirs.lost(170, C, 150)
+        self.assertEqual(heirs.elect(170, [self.other], []), [Inherit(str(C), 70)])
+        self.assertTrue(heirs.asked(180, str(C), 70))
+
+    def test_but_not_for_ever(self) -> None:
+        heirs = seen_by(self.heir, (A, B, C))
+        heirs.asked(100, str(C), 70)
+        heirs.lost(101 + HINT_LIFETIME, C, 390)
+        self.assertEqual(heirs.elect(101 + HINT_LIFETIME, [self.other], []), [Inherit(str(C), 390)])
+
+    def test_a_forgotten_one(self) -> None:
+        self.lose()
+        self.heirs.forgotten(C)
+        self.assertEqual(self.heirs.elect(200, [], []), [])
+        self.assertFalse(self.heirs.passes_on(str(C)))
+
+    def test_names_that_others_make_up_take_no_room(self) -> None:
+        heirs = seen_by(A)
+        for number in range(2500):
+            heirs.answers_for(f"sip:{number}")
+            heirs.asked(1, f"sip:{number}", 0)
+        self.assertLessEqual(len(heirs._heirs), 1000)
+        self.assertEqual(heirs._hints, {})
