@@ -48,6 +48,8 @@ __all__ = ["Cluster", "local_name", "make_cluster"]
 
 FAREWELL_TIME: Final = 1.0
 """Seconds that a stopping node waits for its farewell to be heard."""
+DRAIN_TIME: Final = 1.0
+"""Seconds that it gives the others before that, to take what it has confirmed to phones."""
 
 
 class Cluster:
@@ -111,6 +113,12 @@ class Cluster:
         """
         if self.usrloc is not None:
             self.usrloc.stop()
+        draining = self.service.drain()
+        if not draining.called:
+            draining.addTimeout(DRAIN_TIME, self._clock)
+        return draining.addErrback(lambda _: None).addCallback(lambda _: self._leave())
+
+    def _leave(self) -> Deferred[Any]:
         leaving = self.service.stop()
         if not leaving.called:
             leaving.addTimeout(FAREWELL_TIME, self._clock)

@@ -33,6 +33,7 @@ class DMQNetwork:
     @ivar nodes: by address.
     @ivar seen: C{(from, to, message)} of all that was sent.
     @ivar dead: addresses where nothing arrives and from which nothing leaves.
+    @ivar cuts: C{(from, to)} between which nothing arrives.
     @ivar outside: what was sent to nobody here.
     """
 
@@ -41,6 +42,7 @@ class DMQNetwork:
         self.nodes: dict[str, MemoryNode] = {}
         self.seen: list[tuple[str, str, Message]] = []
         self.dead: set[str] = set()
+        self.cuts: set[tuple[str, str]] = set()
         self.outside: list[tuple[bytes, Address]] = []
 
     def add(
@@ -94,7 +96,7 @@ class DMQNetwork:
                 receiver = self.nodes.get(to[0])
                 if receiver is None:
                     self.outside.append((data, to))
-                elif to[0] not in self.dead:
+                elif to[0] not in self.dead and (host, to[0]) not in self.cuts:
                     receiver.reactor.ports[0].protocol.datagramReceived(data, (host, 5060))
 
     def pump(self, seconds: float, step: float = 0.1) -> None:

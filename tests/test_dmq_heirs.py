@@ -99,10 +99,13 @@ class LossTests(SynchronousTestCase):
         self.heirs.answered(self.heir, str(C), has_lost=True)
         self.assertEqual(self.heirs.elect(105, [], []), [Inherit(str(C), 100 - OVERLAP)])
 
-    def test_the_heir_itself_tells_the_kamailios(self) -> None:
+    def test_the_heir_itself_tells_the_kamailios_and_asks_the_next_one(self) -> None:
         heirs = seen_by(self.heir, (A, B, C))
         heirs.lost(100, C, 70)
-        self.assertEqual(heirs.elect(100, [self.other], [D]), [Inherit(str(C), 70)])
+        self.assertEqual(
+            heirs.elect(100, [self.other], [D]), [Inherit(str(C), 70), Claim(self.other, str(C), 70)]
+        )
+        heirs.answered(self.other, str(C), has_lost=True)
         self.assertEqual(heirs.elect(130, [self.other], [D], again=True), [])
         self.assertTrue(heirs.passes_on(str(C)))
         self.assertFalse(heirs.passes_on(str(B)))
@@ -138,14 +141,14 @@ class LossTests(SynchronousTestCase):
         self.assertFalse(heirs.asked(100, str(C), 70))
         self.assertFalse(heirs.asked(160, str(C), 130))
         heirs.lost(170, C, 150)
-        self.assertEqual(heirs.elect(170, [self.other], []), [Inherit(str(C), 70)])
+        self.assertEqual(heirs.elect(170, [self.other], [])[0], Inherit(str(C), 70))
         self.assertTrue(heirs.asked(180, str(C), 70))
 
     def test_but_not_for_ever(self) -> None:
         heirs = seen_by(self.heir, (A, B, C))
         heirs.asked(100, str(C), 70)
         heirs.lost(101 + HINT_LIFETIME, C, 390)
-        self.assertEqual(heirs.elect(101 + HINT_LIFETIME, [self.other], []), [Inherit(str(C), 390)])
+        self.assertEqual(heirs.elect(101 + HINT_LIFETIME, [self.other], [])[0], Inherit(str(C), 390))
 
     def test_a_forgotten_one(self) -> None:
         self.lose()

@@ -166,6 +166,20 @@ class LinkTests(TransactionTestCase):
             getattr(link, end)()
             self.assertTrue(wait.called)
 
+    def test_drained(self) -> None:
+        self.assertTrue(self.link.drain().called)
+        self.link.put("c", "a", b"1")
+        self.link.put("c", "a", b"2")
+        first = self.link.drain()
+        self.reply(200)
+        self.assertFalse(first.called)
+        self.reply(200)
+        self.assertTrue(first.called)
+        self.link.put("c", "a", b"3")
+        second = self.link.drain()
+        self.link.went_down()
+        self.assertTrue(second.called)
+
     def test_so_is_one_for_which_too_much_waited(self) -> None:
         for number in range(8):
             self.link.put("c", str(number), b"1")

@@ -13,7 +13,8 @@ the same for all who see the same nodes (rendezvous hashing: when somebody comes
 All of it is about the lost node's last changes only: what was changed since it was last known to work, which is some
 ping intervals. A node that was started anew has lost its memory, and with it what it had not told: that is treated as
 a loss, too. Where nodes see different ones, two may both take themselves for the heir: then something is told twice.
-Or the heir has not lost the node that the asking one has: then it is asked again until it has, or that one is back.
+Or the heir has not lost the node that the asking one has: then it is asked again until it has, or that one is back. So
+the heir, too, asks one: that would be the heir without it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ _MAX_KEPT: Final = 1000
 
 class Claim(NamedTuple):
     """
-    A lost node has an heir that is another node: hand over to it what is known of the lost one, and ask for the rest.
+    Hand over to the heir of a lost node, or to the next one where this node is the heir, what is known of the lost one,
+    and ask for the rest.
 
     @ivar since: what was changed since then, seconds.
     """
@@ -61,17 +63,19 @@ class _Loss:
     @ivar since: from when on changes of the node may not have come here, seconds.
     @ivar asked: who was asked, or is; L{None}: nobody yet.
     @ivar asked_at: when, seconds.
-    @ivar is_open: that heir had not lost it: it is asked again.
+    @ivar is_open: that one had not lost it: it is asked again.
+    @ivar is_inherited: this node is the heir, and has told the Kamailios.
     @ivar back_at: when it came back, seconds; L{None}: it has not.
     """
 
-    __slots__ = ("asked", "asked_at", "back_at", "is_open", "since")
+    __slots__ = ("asked", "asked_at", "back_at", "is_inherited", "is_open", "since")
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.asked: NodeName | None = None
         self.asked_at = 0.0
         self.is_open = False
+        self.is_inherited = False
         self.back_at: float | None = None
 
 
@@ -142,15 +146,16 @@ class Heirs:
             if loss.back_at is not None and now - loss.back_at > SETTLED:
                 del self._losses[lost]
                 continue
-            heir = self.heir_of(lost)
-            if heir == loss.asked and not (again and loss.is_open):
-                continue
-            found.append(Inherit(lost, loss.since) if heir == self._local else Claim(heir, lost, loss.since))
-            loss.asked = heir
-            loss.asked_at = now
-            loss.is_open = False
-            if heir == self._local:
-                loss.since = max(loss.since, now - OVERLAP)
+            is_heir = self.heir_of(lost) == self._local
+            if is_heir and not loss.is_inherited:
+                found.append(Inherit(lost, loss.since))
+            loss.is_inherited = is_heir
+            asked = self._first(lost, self._active)
+            if asked is not None and (asked != loss.asked or (again and loss.is_open)):
+                found.append(Claim(asked, lost, loss.since))
+                loss.is_open = False
+                loss.asked_at = now
+            loss.asked = asked
         return found
 
     def answered(self, heir: NodeName, lost: str, has_lost: bool) -> None:
@@ -195,9 +200,16 @@ class Heirs:
         if heir is None:
             if len(self._heirs) >= _MAX_KEPT:
                 self._heirs.clear()
-            candidates = [name for name in (self._local, *self._active) if str(name) != told_by]
-            heir = self._heirs[told_by] = max(candidates, key=lambda name: (_weight(told_by, name), name))
+            heir = self._heirs[told_by] = self._first(told_by, (self._local, *self._active)) or self._local
         return heir
+
+    @staticmethod
+    def _first(told_by: str, candidates: Iterable[NodeName]) -> NodeName | None:
+        return max(
+            [name for name in candidates if str(name) != told_by],
+            key=lambda name: (_weight(told_by, name), name),
+            default=None,
+        )
 
     def answers_for(self, told_by: str) -> bool:
         """

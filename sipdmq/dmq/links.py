@@ -197,6 +197,7 @@ class Link:
         self._calls: dict[str, IDelayedCall] = {}
         self._unanswered: dict[tuple[str, int], float] = {}  # since when, the oldest first
         self._pausing: dict[str, list[Deferred[None]]] = {}
+        self._draining: list[Deferred[None]] = []
         self._complained_at = -COMPLAINT_INTERVAL
         self.refused = 0
 
@@ -298,6 +299,22 @@ class Link:
                 self._box(peer.channel).forget(now)
         for channel in tuple(self._pausing):
             self._resume(channel)
+        self._drained()
+
+    def drain(self) -> Deferred[None]:
+        """
+        @return: fires when the node has taken all that waits for it, or will not.
+        """
+        drained: Deferred[None] = Deferred()
+        self._draining.append(drained)
+        self._drained()
+        return drained
+
+    def _drained(self) -> None:
+        if self._draining and not (self._is_up and (self._unanswered or self.waiting)):
+            draining, self._draining = self._draining, []
+            for drained in draining:
+                drained.callback(None)
 
     def _resume(self, channel: str) -> None:
         for waiting in self._pausing.pop(channel, ()):
@@ -333,6 +350,7 @@ class Link:
         self._pumping.discard(channel)
         if channel in self._pausing and len(box) < BACKLOG * box.capacity // 2:
             self._resume(channel)
+        self._drained()
         at = box.next_at(now)
         if at is not None and channel not in self._calls:
             self._calls[channel] = self._clock.callLater(max(0.0, at - now), self._again, channel)
@@ -398,3 +416,4 @@ class Link:
         self._calls.clear()
         for channel in tuple(self._pausing):
             self._resume(channel)
+        self._drained()

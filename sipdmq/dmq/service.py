@@ -114,6 +114,12 @@ class DMQService:
         """
         return self.membership.leave(everybody=True)
 
+    def drain(self) -> Deferred[Any]:
+        """
+        @return: fires when the other nodes have taken all that waits for them, or will not.
+        """
+        return gatherResults([link.drain() for link in self.membership.links()])
+
     def stop(self) -> Deferred[Any]:
         """
         Say farewell as configured.
