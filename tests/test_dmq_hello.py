@@ -28,8 +28,8 @@ class HelloTests(SynchronousTestCase):
             b'{"hello":{"version":"0.1.0","features":["batch"],"time":1795402691}}',
         )
         self.assertEqual(
-            encode_hello(Hello("0.1.0", (), 1795402691.12345, "x")),
-            b'{"hello":{"version":"0.1.0","features":[],"time":1795402691.123,"start":"x"}}',
+            encode_hello(Hello("0.1.0", (), 1795402691.12345, "x", 5)),
+            b'{"hello":{"version":"0.1.0","features":[],"time":1795402691.123,"start":"x","up":5}}',
         )
 
     def test_what_is_none(self) -> None:
@@ -62,7 +62,10 @@ class HelloTests(SynchronousTestCase):
         for body in (value, {"hello": value}, {"hello": {**GOOD, "version": value}}):
             decode_hello(json.dumps(body).encode())
 
-    @given(st.builds(Hello, st.just("1"), st.lists(st.text(max_size=64), max_size=9).map(tuple), st.integers(0, 2**39)))
+    @given(st.builds(
+        Hello, st.just("1"), st.lists(st.text(max_size=64), max_size=9).map(tuple), st.integers(0, 2**39), st.just("s"),
+        st.integers(0, 9),
+    ))
     def test_and_back(self, hello: Hello) -> None:
         body = encode_hello(hello)
         if len(body) <= 4000:

@@ -97,6 +97,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "sipdmq.dmq.donor": ACTING,
     "sipdmq.dmq.newcomer": ACTING,
     "sipdmq.dmq.repairs": ACTING,
+    "sipdmq.dmq.restores": ACTING,
     "sipdmq.dmq.introductions": ACTING,
     "sipdmq.dmq.usrloc": ACTING,
     "sipdmq.dmq.workers": ACTING,

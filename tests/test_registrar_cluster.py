@@ -87,6 +87,21 @@ class TombstoneTests(SynchronousTestCase):
     def test_a_node_alone(self) -> None:
         self.assertEqual(self.removed(make_binding(expires_in=7200), forget_after=0), [32])
 
+    def test_a_removal_of_what_is_not_known_here_is_remembered_too(self) -> None:
+        """
+        Another node may have it: it may be on its way here.
+        """
+        limits = RegisterLimits(max_contacts=2, forget_after=DAY)
+        records: Sequence[Binding] = ()
+        for number in range(4):
+            register = read(f"Contact: <sip:a@h{number}>;expires=0", call_id="x", cseq=number)
+            records = apply_register(records, register, EPOCH, limits, lambda number=number: f"r{number}")  # type: ignore[misc]
+        self.assertEqual([each.contact for each in records], ["sip:a@h0", "sip:a@h1"], "but not for ever more")
+        self.assertTrue(all(each.removed and not each.told_by for each in records))
+        self.assertEqual(records[0].expires_at, EPOCH + limits.max_expires + 60)
+        alone = apply_register((), read("Contact: <sip:a@h>;expires=0"), EPOCH, RegisterLimits(), lambda: "r")
+        self.assertEqual(list(alone), [])
+
     def test_no_longer_than_forget_after(self) -> None:
         self.assertEqual(remembered_until(EPOCH + 10**8, EPOCH, DAY) - EPOCH, DAY)
 

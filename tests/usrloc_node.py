@@ -53,8 +53,11 @@ class FakeCluster:
     @ivar put_ones: C{(node or None for all, key, change)} in order.
     @ivar asked: C{(channel, node, body, Deferred)} in order.
     @ivar inherited: lost nodes whose heir this one is; C{passed_on}: of these, whose changes it passes on.
+    @ivar restorers: who repairs a Kamailio that was lost.
     @ivar owed: C{(node, age)} of L{IReplicator.owe}.
     """
+
+    local = HERE
 
     def __init__(self) -> None:
         self.put_ones: list[tuple[NodeName | None, str, Any]] = []
@@ -65,6 +68,7 @@ class FakeCluster:
         self.inherited: set[str] = set()
         self.passed_on: set[str] = set()
         self.differences: dict[str, float] = {}
+        self.restorers: dict[NodeName, NodeName] = {}
         self.owed: list[tuple[NodeName, float]] = []
 
     def put(self, channel: str, key: str, change: Any) -> None:
@@ -82,6 +86,9 @@ class FakeCluster:
 
     def passes_on(self, told_by: str) -> bool:
         return told_by in self.passed_on
+
+    def restorer_of(self, node: NodeName) -> NodeName | None:
+        return self.restorers.get(node)
 
     def clock_difference(self, told_by: str) -> float | None:
         return self.differences.get(told_by)

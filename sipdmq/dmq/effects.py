@@ -63,9 +63,12 @@ class SendList(NamedTuple):
 class NodeUp(NamedTuple):
     """
     A node is active, for the first time or again: outboxes send to it.
+
+    @ivar is_newcomer: it has just started, and asks for everything.
     """
 
     node: ClusterNode
+    is_newcomer: bool = False
 
 
 class NodeDown(NamedTuple):

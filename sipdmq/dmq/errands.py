@@ -9,10 +9,11 @@ from typing import Final, NamedTuple
 
 from sipdmq.records import Binding
 
-__all__ = ["REPAIR", "SYNC", "Errand", "records_for"]
+__all__ = ["REPAIR", "RESTORE", "SYNC", "Errand", "records_for"]
 
 SYNC: Final = "sync"
 REPAIR: Final = "repair"
+RESTORE: Final = "restore"
 
 _OWN_MARGIN: Final = 2.0
 """Seconds that a repair reaches back further: C{last_modified} is in whole ones."""
@@ -26,8 +27,8 @@ class Errand(NamedTuple):
     """
     What a node is to be sent.
 
-    @ivar kind: L{SYNC}: everything; L{REPAIR}: what this node answers for; else the name of a node: what that one
-        changed last.
+    @ivar kind: L{SYNC}: everything; L{REPAIR}: what this node answers for; L{RESTORE}: what anybody answers for; else
+        the name of a node: what that one changed last.
     @ivar since: of that, what was changed since then, seconds of the clock; of no meaning for L{SYNC}.
     """
 
@@ -65,5 +66,7 @@ def records_for(
 
     if errand.kind == REPAIR:
         return lambda binding: not binding.is_hidden and answers_for(binding.told_by) and is_recent(binding)
+    if errand.kind == RESTORE:
+        return lambda binding: not binding.is_hidden and is_recent(binding)
     lost = errand.kind
     return lambda binding: not binding.is_hidden and binding.told_by == lost and is_recent(binding)

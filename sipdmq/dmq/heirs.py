@@ -64,17 +64,19 @@ class _Loss:
     @ivar asked: who was asked, or is; L{None}: nobody yet.
     @ivar asked_at: when, seconds.
     @ivar is_open: that one had not lost it: it is asked again.
+    @ivar is_agreed: that one has lost it, too.
     @ivar is_inherited: this node is the heir, and has told the Kamailios.
     @ivar back_at: when it came back, seconds; L{None}: it has not.
     """
 
-    __slots__ = ("asked", "asked_at", "back_at", "is_inherited", "is_open", "since")
+    __slots__ = ("asked", "asked_at", "back_at", "is_agreed", "is_inherited", "is_open", "since")
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.asked: NodeName | None = None
         self.asked_at = 0.0
         self.is_open = False
+        self.is_agreed = False
         self.is_inherited = False
         self.back_at: float | None = None
 
@@ -153,7 +155,7 @@ class Heirs:
             asked = self._first(lost, self._active)
             if asked is not None and (asked != loss.asked or (again and loss.is_open)):
                 found.append(Claim(asked, lost, loss.since))
-                loss.is_open = False
+                loss.is_open = loss.is_agreed = False
                 loss.asked_at = now
             loss.asked = asked
         return found
@@ -168,6 +170,7 @@ class Heirs:
         if loss is not None and loss.asked == heir:
             loss.since = max(loss.since, loss.asked_at - OVERLAP)
             loss.is_open = not has_lost
+            loss.is_agreed = has_lost
 
     def unanswered(self, heir: NodeName, lost: str) -> None:
         """
@@ -185,12 +188,27 @@ class Heirs:
         @return: whether this node has lost it, too.
         """
         loss = self._losses.get(lost)
-        if loss is None and lost in self._others:
+        if loss is not None:
+            loss.since = min(loss.since, since)
+        elif lost in self._others:
             self._hints[lost] = (min(since, self._hints.get(lost, (since, now))[0]), now)
             return False
         return True
 
     # what follows
+
+    def restorer_of(self, told_by: str) -> NodeName | None:
+        """
+        Who repairs a Kamailio that is back, in the name of all who have lost it: its heir, if that one has lost it,
+        too, else this node.
+
+        @return: L{None}: it was not lost.
+        """
+        loss = self._losses.get(told_by)
+        if loss is None:
+            return None
+        heir = self.heir_of(told_by)
+        return heir if loss.is_agreed else self._local
 
     def heir_of(self, told_by: str) -> NodeName:
         """

@@ -38,12 +38,14 @@ class Hello(NamedTuple):
 
     @ivar time: its clock, seconds since the epoch.
     @ivar start: what tells one start of it from another.
+    @ivar up: seconds since that.
     """
 
     version: str
     features: tuple[str, ...]
     time: float
     start: str = ""
+    up: int = 0
 
 
 def encode_verb(verb: str, value: dict[str, Any]) -> bytes:
@@ -79,7 +81,7 @@ def encode_hello(hello: Hello) -> bytes:
 
 def _written(hello: Hello) -> dict[str, Any]:
     written = {"version": hello.version, "features": list(hello.features), "time": round(hello.time, 3)}
-    return written | {"start": hello.start} if hello.start else written
+    return written | {"start": hello.start, "up": hello.up} if hello.start else written
 
 
 def decode_hello(body: bytes) -> Hello | None:
@@ -103,7 +105,10 @@ def _read_hello(value: dict[str, Any]) -> Hello | None:
     start = value.get("start", "")
     if not isinstance(start, str) or len(start) > _MAX_TEXT:
         return None
-    return Hello(version, tuple(features), time, start)
+    up = value.get("up", 0)
+    if type(up) is not int or not 0 <= up < 2**40:
+        return None
+    return Hello(version, tuple(features), time, start, up)
 
 
 @implementer(IChannelPeer)
@@ -123,6 +128,7 @@ class PrivateChannel:
         self._version = version
         self._now = now
         self._start = start
+        self._started_at = now()
         self._verbs: dict[str, Verb] = {"hello": self._hello}
         self.heard: Callable[[ChannelMessage, Hello], object] = lambda message, said: None
 
@@ -147,7 +153,8 @@ class PrivateChannel:
         return encode_hello(self._own())
 
     def _own(self) -> Hello:
-        return Hello(self._version, FEATURES, self._now(), self._start)
+        now = self._now()
+        return Hello(self._version, FEATURES, now, self._start, int(now - self._started_at))
 
     def _hello(self, value: dict[str, Any], message: ChannelMessage) -> dict[str, Any] | None:
         said = _read_hello(value)

@@ -237,7 +237,8 @@ class Link:
         if box is None:
             peer = self._channels.find(channel)
             batch = getattr(peer, "batch_contacts", self._limits.batch_changes)
-            box = self._boxes[channel] = Outbox(self._limits._replace(batch_changes=batch))
+            group_of = getattr(peer, "group_of", None)
+            box = self._boxes[channel] = Outbox(self._limits._replace(batch_changes=batch), group_of)
         return box
 
     def put(self, channel: str, key: str, fragment: bytes, age: float = 0.0) -> Deferred[None] | None:
@@ -267,6 +268,14 @@ class Link:
         The node lacks what was changed here in the last C{age} seconds: it is repaired.
         """
         self._box(channel).owe(self._clock.seconds() - age)
+
+    def owe_all(self, age: float) -> None:
+        """
+        The same for all channels.
+        """
+        for peer in self._channels:
+            if IRepairer.providedBy(peer):
+                self.owe(peer.channel, age)
 
     def probe(self) -> None:
         """

@@ -47,6 +47,10 @@ log = Logger()
 
 PROBE_INTERVAL: Final = 2.0
 """Seconds: so often a node that owes us an answer is asked whether it is there."""
+OVERSLEPT: Final = 2.0
+"""Seconds by which a timer is late when the process was stopped meanwhile."""
+YOUNG: Final = 60.0
+"""Seconds after its start in which a node may still know others than its donor does."""
 
 
 @implementer(IMembership)
@@ -97,8 +101,17 @@ class Membership:
         self._calls: dict[str, IDelayedCall] = {}
         self._farewells: list[Deferred[Any]] = []
         self._is_running = False
+        self._started_at = self._clock.seconds()
+        self._new_ones: dict[NodeName, bool] = {}
 
     # for others
+
+    @property
+    def local(self) -> NodeName:
+        """
+        This node.
+        """
+        return self.nodelist.local
 
     def nodes(self) -> tuple[ClusterNode, ...]:
         """
@@ -129,6 +142,12 @@ class Membership:
         See L{IMembership.passes_on}.
         """
         return self.repairs.heirs.passes_on(told_by)
+
+    def restorer_of(self, node: NodeName) -> NodeName | None:
+        """
+        See L{IMembership.restorer_of}.
+        """
+        return self.repairs.heirs.restorer_of(str(node))
 
     def clock_difference(self, told_by: str) -> float | None:
         """
@@ -202,9 +221,14 @@ class Membership:
         self._every("probe", PROBE_INTERVAL, self._probe)
 
     def _every(self, name: str, interval: float, do: Callable[[], None]) -> None:
+        due_at = self._clock.seconds() + interval
+
         def due() -> None:
+            late = self._clock.seconds() - due_at
             self._every(name, interval, do)
             try:
+                if late > OVERSLEPT:
+                    self.repairs.overslept(late)
                 do()
             except Exception:  # noqa: BLE001 - the edge of timers
                 log.failure("{name} broke", name=name)
@@ -266,7 +290,7 @@ class Membership:
             if isinstance(effect, SendList):
                 self._send_list(effect)
             elif isinstance(effect, NodeUp):
-                self._node_up(effect.node)
+                self._node_up(effect.node, effect.is_newcomer)
             elif isinstance(effect, NodeDown):
                 self._node_gone(effect.node, "node_down", "does not answer")
             elif isinstance(effect, NodeDisabled):
@@ -276,6 +300,7 @@ class Membership:
             elif isinstance(effect, NodeForgotten):
                 self._sender.forget(effect.name)
                 self.introductions.clocks.forget(effect.name)
+                self._new_ones.pop(effect.name, None)
                 self.repairs.forgotten(effect.name)
                 link = self._links.pop(effect.name, None)
                 if link is not None:
@@ -283,7 +308,7 @@ class Membership:
             elif isinstance(effect, SayHello):
                 self.introductions.say_hello(effect.name)
             elif isinstance(effect, Sync):
-                if not effect.is_repair or self.repairs.heirs.passes_on(str(effect.node.name)):
+                if not effect.is_repair or self.restorer_of(effect.node.name) in (None, self.nodelist.local):
                     self._sync(effect.node)
             elif isinstance(effect, Warn):
                 log.warn("{text}", text=effect.text)
@@ -294,16 +319,21 @@ class Membership:
         if link is not None and node is not None:
             link.node = node
 
-    def _node_up(self, node: ClusterNode) -> None:
+    def _node_up(self, node: ClusterNode, is_newcomer: bool) -> None:
         log.info("{node} is active", node=str(node.name))
         link = self._links.get(node.name)
         if link is None:
             link = self._links[node.name] = Link(
                 self._clock, node, self._sender, self._channels, self._limits, True, self._data_lost
             )
+            # A newcomer gets everything from one donor, who may not have heard yet what we have just told it; who was
+            # there before us does not ask, and has nothing of what we were told while we were alone.
+            uptime = self._clock.seconds() - self._started_at
+            link.owe_all(uptime if uptime < YOUNG else self.repairs.reach)
+            self._new_ones[node.name] = is_newcomer or uptime < YOUNG
         link.node = node
-        link.went_up()
         self.repairs.returned(node)
+        link.went_up()
         self._tell("node_up", node)
 
     def _node_gone(self, node: ClusterNode, event: str, reason: str) -> None:
@@ -375,6 +405,10 @@ class Membership:
         What a node has said that it is; L{None}: none of ours.
         """
         now = self._clock.seconds()
+        is_newcomer = self._new_ones.pop(name, True) or (said is not None and said.up < YOUNG)
+        link = self._links.get(name)
+        if link is not None and not is_newcomer:  # two clusters meet, or were cut from one another when one started
+            link.owe_all(now - self._started_at)
         if said is None:
             self.act(self.nodelist.no_hello(now, name))
         else:

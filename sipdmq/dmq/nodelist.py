@@ -289,7 +289,7 @@ class NodeList(Roster):
             self._effects.append(NodeRestarted(member.as_node()))
         if status is ACTIVE and now - member.failed_at < self._settings.timeout * 2:
             self._ask(member, now)  # it did not answer lately: perhaps it cannot hear us
-        self._set_status(member, status, now)
+        self._set_status(member, status, now, is_newcomer=hops >= MAX_HOPS)
         self._learn_kind(member, now, may_be_new=hops >= MAX_HOPS)
         return member.status is not was
 

@@ -2,7 +2,8 @@
 What one node has still to be told on one channel. Pure: driven by what happens and by C{now}.
 
 A change waits under its key; a newer one of the same key takes its place. At most C{window} requests are unanswered,
-and a key with an unanswered request waits for its answer, so that no retransmission can ever overtake a newer change.
+and a key with an unanswered request waits for its answer, so that no retransmission can ever overtake a newer change;
+likewise all keys of a group, where one change bears on another (two names of one contact).
 
 What does not fit, or what a silent node has missed, is forgotten, and the box is I{dirty}: whoever knows the records
 themselves repairs it, in the place of an endless queue. What is kept is how old the oldest forgotten change is: a
@@ -12,7 +13,7 @@ repair sends what was changed since then.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from math import inf
 from typing import Final, NamedTuple
@@ -94,12 +95,17 @@ class Outbox:
     BUSY_PAUSE: Final = 0.5
     """Seconds to leave a node alone that has said it is busy."""
 
-    def __init__(self, limits: OutboxLimits) -> None:
+    def __init__(self, limits: OutboxLimits, group_of: Callable[[str], str] | None = None) -> None:
+        """
+        @param group_of: of keys of one group only one message is on its way: the receiver may take messages in any
+            order; by default each key is a group.
+        """
         self._limits = limits
+        self._group_of = group_of
         self._waiting: dict[str, _Change] = {}  # in the order in which the keys were put first
         self._halves: deque[tuple[str, ...]] = deque()  # keys in waiting that go together: of a batch that was refused
         self._sent: dict[int, tuple[tuple[str, ...], tuple[_Change, ...]]] = {}
-        self._sent_keys: set[str] = set()
+        self._sent_groups: set[str] = set()
         self._size = 0
         self._number = 0
         self._open_at = 0.0  # the earliest time to send what does not fill a message
@@ -176,21 +182,22 @@ class Outbox:
         changes = tuple([self._remove(key) for key in keys])
         self._number += 1
         self._sent[self._number] = (keys, changes)
-        self._sent_keys.update(keys)
+        self._sent_groups.update(self._groups(keys))
         self._open_at = max(self._open_at, now + self._limits.batch_window)
         return Batch(self._number, keys, tuple([change.fragment for change in changes]))
 
     def _choose(self, room: int) -> tuple[str, ...]:
         while self._halves:
             keys = tuple(key for key in self._halves[0] if key in self._waiting)
-            if any(key in self._sent_keys for key in keys):
+            if not self._sent_groups.isdisjoint(self._groups(keys)):
                 break  # its turn comes
             self._halves.popleft()
             if keys:
                 return keys
+        group_of = self._group_of
         chosen: list[str] = []
         for key, change in self._waiting.items():
-            if key in self._sent_keys:
+            if self._sent_groups and (key if group_of is None else group_of(key)) in self._sent_groups:
                 continue
             room -= len(change.fragment) + _SEPARATOR
             if chosen and room < 0:
@@ -199,6 +206,9 @@ class Outbox:
             if len(chosen) >= self._limits.batch_changes:
                 break
         return tuple(chosen)
+
+    def _groups(self, keys: tuple[str, ...]) -> Iterable[str]:
+        return keys if self._group_of is None else map(self._group_of, keys)
 
     def _remove(self, key: str) -> _Change:
         change = self._waiting.pop(key)
@@ -224,7 +234,7 @@ class Outbox:
         if sent is None:
             return ()
         keys, changes = sent
-        self._sent_keys.difference_update(keys)
+        self._sent_groups.difference_update(self._groups(keys))
         if outcome is Outcome.TAKEN:
             return ()
         if outcome is Outcome.LOST:

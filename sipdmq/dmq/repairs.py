@@ -38,6 +38,8 @@ _MAX_NAME: Final = 128
 class Repairs:
     """
     Brings what lost nodes told to all that are left.
+
+    @ivar reach: seconds for which a change may be under way.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Repairs:
         self._channels = channels
         self._send = send
         self._nodes = nodes
-        self._reach = timeout + REACH
+        self.reach = timeout + REACH
         self.heirs = Heirs(local)
 
     def lost(self, node: ClusterNode, answered_at: float) -> None:
@@ -68,7 +70,7 @@ class Repairs:
         @param answered_at: when it last answered a notification.
         """
         now = self._clock.seconds()
-        self.heirs.lost(now, node.name, max(answered_at, now - _MAX_AGE) - self._reach)
+        self.heirs.lost(now, node.name, max(answered_at, now - _MAX_AGE) - self.reach)
         self.look()
 
     def returned(self, node: ClusterNode) -> None:
@@ -85,6 +87,19 @@ class Repairs:
         log.info("{node} was started anew", node=str(node.name))
         self.lost(node, answered_at)
         self.returned(node)
+
+    def overslept(self, late: float) -> None:
+        """
+        This process was stopped for so many seconds. Nodes of ours repeat what it has not answered; Kamailios have
+        given up: that is as if they had been lost.
+        """
+        log.warn("this process was stopped for {late:.0f} s", late=late)
+        now = self._clock.seconds()
+        for node in self._nodes():
+            if node.status is NodeStatus.ACTIVE and not node.is_local and not node.is_sipdmq:
+                self.heirs.lost(now, node.name, now - late - self.reach)
+                self.heirs.returned(now, node.name)
+        self.look()
 
     def forgotten(self, name: NodeName) -> None:
         """

@@ -193,14 +193,14 @@ class Roster:
 
     # How it changes
 
-    def _set_status(self, member: Member, status: NodeStatus, now: float) -> None:
+    def _set_status(self, member: Member, status: NodeStatus, now: float, is_newcomer: bool = False) -> None:
         was, member.status = member.status, status
         if status is was:
             return
         if status is ACTIVE:
             member.seen = True
             member.failures = 0
-            self._effects.append(NodeUp(member.as_node()))
+            self._effects.append(NodeUp(member.as_node(), is_newcomer))
             if member.forward:
                 self._tell_all(member.forward)
                 member.forward = 0

@@ -16,8 +16,9 @@ from zope.interface import implementer
 from sipdmq.config import UsrlocConfig
 from sipdmq.dmq.conflict import Answer, Limits, merge
 from sipdmq.dmq.donor import Donor
-from sipdmq.dmq.errands import REPAIR, SYNC, Errand, records_for
+from sipdmq.dmq.errands import REPAIR, RESTORE, SYNC, Errand, records_for
 from sipdmq.dmq.newcomer import Newcomer, Readiness
+from sipdmq.dmq.restores import Restores
 from sipdmq.dmq.usrloc_form import UNKNOWN, UsrlocForm
 from sipdmq.dmq.usrloc_json import (
     CONTENT_TYPE,
@@ -139,11 +140,12 @@ class UsrlocPeer:
             self._wants,
             self._put_record,
             self._put_end,
-            lambda node, age: replicator.owe(node.name, self.channel, age),
+            self._owe,
             self._is_active,
             config.batch_size,
             config.batch_usleep,
         )
+        self._restores = Restores(clock, self._ask, self._repair_restored, self._owe)
         self.newcomer = Newcomer(clock, self.readiness, self._ask, self._others)
 
     def snapshot(self) -> dict[str, int | float]:
@@ -170,6 +172,7 @@ class UsrlocPeer:
         No more timers.
         """
         self._donor.stop()
+        self._restores.stop()
         self.newcomer.stop()
 
     # outward
@@ -203,6 +206,14 @@ class UsrlocPeer:
         return CONTENT_TYPE, join(fragments)
 
     # inward
+
+    @staticmethod
+    def group_of(key: str) -> str:
+        """
+        See L{IChannelPeer}: the AoR. A Kamailio finds a contact by its URI, too, and a removal by one name of a record
+        may undo what was told under another.
+        """
+        return key.partition(" ")[0]
 
     def keys_of(self, message: ChannelMessage) -> Sequence[str]:
         """
@@ -244,6 +255,7 @@ class UsrlocPeer:
             if isinstance(each, (UsrlocUpdate, UsrlocRemove)):
                 self._counts["received"] += 1
                 self.newcomer.record_received(None if sender is None else sender.name)
+                self._restores.record_received(None if sender is None else sender.name)
                 try:
                     incoming = self._form.binding(each.record, isinstance(each, UsrlocRemove), teller)
                 except DecodeError as error:
@@ -281,8 +293,13 @@ class UsrlocPeer:
             for answer in answers:
                 self._tell(message.sender, answer)
             for change in update.changes:
-                if change.binding.told_by and self._membership.passes_on(change.binding.told_by):
-                    self._pass_on(change, message.sender)
+                told_by, previous = change.binding.told_by, change.previous
+                if told_by and self._membership.passes_on(told_by):
+                    self._pass_on(change, message.sender, self._others())
+                elif told_by and previous is not None and not previous.told_by and previous.last_modified > now - 30:
+                    # Ours has just lost: it may reach a Kamailio after what it has lost against, and would count there.
+                    kamailios = [node for node in self._others() if not node.is_sipdmq]
+                    self._pass_on(change, message.sender, kamailios)
 
         def failed(failure: Failure) -> None:
             log.failure("a record of {sender} could not be stored", failure, sender=message.source.host)
@@ -303,12 +320,12 @@ class UsrlocPeer:
         change = UsrlocChange(winner, ruid, winner.removed, winner.told_by if sender.is_sipdmq else "")
         self._replicator.put_for(sender.name, self.channel, _key(winner, ruid), change)
 
-    def _pass_on(self, change: BindingChange, sender: ClusterNode | None) -> None:
+    def _pass_on(self, change: BindingChange, sender: ClusterNode | None, others: Iterable[ClusterNode]) -> None:
         """
-        What a lost node has told, and this one hears only now: so may others. A record that came from it itself comes
-        here, too: it is back, and was asked for what it has.
+        Tell others what this node has only heard of: what a lost node has told, and comes here late, so perhaps to
+        them. A record that came from it itself comes here, too: it is back, and was asked for what it has.
         """
-        for node in self._others():
+        for node in others:
             if sender is None or node.name != sender.name:
                 for key, told in _told(change.binding, change.is_gone, node):
                     self._replicator.put_for(node.name, self.channel, key, told)
@@ -331,7 +348,7 @@ class UsrlocPeer:
         """
         See L{IChannelPeer.node_joined}.
         """
-        if self._config.sync and not node.is_local:
+        if self._config.sync and not node.is_local and not self._restores.joined(node):
             self.newcomer.node_joined(node)
 
     def node_up(self, node: ClusterNode) -> None:
@@ -344,18 +361,30 @@ class UsrlocPeer:
         See L{INodeListener.node_down}.
         """
         self.newcomer.node_lost(node)
+        self._restores.lost(node)
 
     def node_disabled(self, node: ClusterNode) -> None:
         """
         See L{INodeListener.node_disabled}.
         """
-        self.newcomer.node_lost(node)
+        self.node_down(node)
 
     def repair(self, node: ClusterNode, age: float) -> None:
         """
-        See L{IRepairer.repair}.
+        See L{IRepairer.repair}. A Kamailio that was lost is repaired by one node for all.
         """
-        self._donor.serve(node, Errand(REPAIR, self._clock.seconds() - age))
+        restorer = None if node.release.startswith("sipdmq") else self._membership.restorer_of(node.name)
+        if restorer is None:
+            self._donor.serve(node, Errand(REPAIR, self._clock.seconds() - age))
+        elif restorer == self._membership.local:
+            self._restores.begin(node, age)
+
+    def _repair_restored(self, node: ClusterNode, since: float) -> None:
+        is_heir = self._membership.passes_on(str(node.name))
+        self._donor.serve(node, Errand(RESTORE if is_heir else REPAIR, since))
+
+    def _owe(self, node: ClusterNode, age: float) -> None:
+        self._replicator.owe(node.name, self.channel, age)
 
     def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
         """

@@ -16,6 +16,8 @@ class IMembership(Interface):
     Who is in the cluster.
     """
 
+    local = Attribute("The L{NodeName<sipdmq.records.NodeName>} of this node.")
+
     def nodes():
         """
         All nodes in the list, this one included, in whatever state.
@@ -51,6 +53,15 @@ class IMembership(Interface):
 
         @param told_by: as for L{answers_for}.
         @return: C{bool}
+        """
+
+    def restorer_of(node):
+        """
+        Which node repairs a Kamailio that is back: it does not mind what is newer, so one does it for all.
+
+        @param node: its L{NodeName<sipdmq.records.NodeName>}
+        @return: a L{NodeName<sipdmq.records.NodeName>}, perhaps of this node; L{None}: it was not lost of late, and
+            who owes it something repairs it.
         """
 
     def clock_difference(told_by):
@@ -111,6 +122,9 @@ class IChannelPeer(Interface):
 
         @param node: L{ClusterNode<sipdmq.records.ClusterNode>}
         """
+
+    # C{group_of(key)}, where a channel has it: keys of one group are never on their way at the same time, as one of
+    # its changes bears on another, and a receiver may take messages in any order. By default each key is a group.
 
     def encode(change):
         """

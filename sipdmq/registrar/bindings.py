@@ -328,6 +328,11 @@ def apply_register(
             if update.expires_in:
                 result.append(_bind(register, update, None, now, new_ruid))
                 written.add(result[-1].ruid)
+            elif limits.forget_after and sum([record.removed for record in result]) < limits.max_contacts:
+                # Another node may know it, and we may not have heard of it yet.
+                unknown = _bind(register, update, None, now, new_ruid)._replace(expires_at=now + limits.max_expires)
+                result.append(_tombstone(register, unknown, now, limits))
+                written.add(result[-1].ruid)
             continue
         binding = result[at]
         # A contact that stands twice in one REGISTER is no older request: the last one counts.

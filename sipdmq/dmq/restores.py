@@ -1,0 +1,114 @@
+"""
+Repairing a Kamailio that is back. It lets an older message overwrite a newer record, so before it is told anything it
+is asked for what it has: what is newer there comes here first, what is older is answered with what counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from sipdmq.records import ClusterNode, NodeName
+
+__all__ = ["Restores"]
+
+WAIT: Final = 15.0
+"""Seconds to wait until it lists us, so that it can be asked; then it is repaired all the same."""
+QUIET: Final = 2.0
+"""Seconds without a record after which it has told all."""
+LONGEST: Final = 60.0
+"""Seconds after which that is taken for so: its phones may never be quiet."""
+
+
+class _Restore:
+    __slots__ = ("asked_at", "call", "node", "since")
+
+    def __init__(self, node: ClusterNode, since: float, call: IDelayedCall) -> None:
+        self.node = node
+        self.since = since
+        self.call = call
+        self.asked_at: float | None = None
+
+
+class Restores:
+    """
+    The Kamailios that are being restored.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        ask: Callable[[ClusterNode], Deferred[bool]],
+        repair: Callable[[ClusterNode, float], Any],
+        owe: Callable[[ClusterNode, float], Any],
+    ) -> None:
+        """
+        @param ask: asks a node for everything.
+        @param repair: sends it what was changed since C{float}, seconds of the clock.
+        @param owe: told of one that went away again, with the age of what it lacks.
+        """
+        self._clock = IReactorTime(clock)
+        self._ask = ask
+        self._repair = repair
+        self._owe = owe
+        self._running: dict[NodeName, _Restore] = {}
+
+    def begin(self, node: ClusterNode, age: float) -> None:
+        """
+        A node is back that lacks what was changed in the last C{age} seconds.
+        """
+        since = self._clock.seconds() - age
+        running = self._running.get(node.name)
+        if running is None:
+            call = self._clock.callLater(WAIT, self._done, node.name)
+            self._running[node.name] = _Restore(node, since, call)
+        else:
+            running.since = min(running.since, since)
+
+    def joined(self, node: ClusterNode) -> bool:
+        """
+        A node lists us: it can be asked.
+
+        @return: whether it is one that is being restored.
+        """
+        running = self._running.get(node.name)
+        if running is None:
+            return False
+        if running.asked_at is None:
+            running.asked_at = self._clock.seconds()
+            running.call.reset(QUIET)
+            self._ask(node)
+        return True
+
+    def record_received(self, sender: NodeName | None) -> None:
+        """
+        A record came in.
+        """
+        running = None if sender is None else self._running.get(sender)
+        if running is not None and running.asked_at is not None:
+            left = running.asked_at + LONGEST - self._clock.seconds()
+            running.call.reset(max(0.0, min(QUIET, left)))
+
+    def lost(self, node: ClusterNode) -> None:
+        """
+        It is gone again.
+        """
+        running = self._running.pop(node.name, None)
+        if running is not None:
+            running.call.cancel()
+            self._owe(node, self._clock.seconds() - running.since)
+
+    def stop(self) -> None:
+        """
+        Restore nobody any more.
+        """
+        for running in self._running.values():
+            running.call.cancel()
+        self._running.clear()
+
+    def _done(self, name: NodeName) -> None:
+        running = self._running.pop(name)
+        self._repair(running.node, running.since)

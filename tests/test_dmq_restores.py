@@ -1,0 +1,127 @@
+"""
+A Kamailio that is back is asked before it is told.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from sipdmq.dmq.restores import LONGEST, QUIET, WAIT, Restores
+from sipdmq.records import ClusterNode
+from tests.fakes import pump
+from tests.usrloc_node import HERE, KAMAILIO, OURS, UsrlocTestCase, update
+
+
+class RestoreTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(100)
+        self.events: list[tuple[str, ClusterNode, float]] = []
+        self.restores = Restores(self.clock, self.ask, self.record("repair"), self.record("owe"))
+
+    def ask(self, node: ClusterNode) -> Deferred[bool]:
+        self.events.append(("ask", node, self.clock.seconds()))
+        return succeed(True)
+
+    def record(self, event: str):  # type: ignore[no-untyped-def]
+        return lambda node, number: self.events.append((event, node, number))
+
+    def test_it_is_asked_when_it_lists_us_and_repaired_when_it_is_quiet(self) -> None:
+        self.restores.begin(KAMAILIO, 40)
+        pump(self.clock, 3)
+        self.assertEqual(self.events, [])
+        self.assertTrue(self.restores.joined(KAMAILIO))
+        self.assertTrue(self.restores.joined(KAMAILIO))
+        pump(self.clock, 1.5)
+        self.restores.record_received(KAMAILIO.name)
+        pump(self.clock, 1.5)
+        self.restores.record_received(OURS.name)
+        self.restores.record_received(None)
+        self.assertEqual(self.events, [("ask", KAMAILIO, 103)])
+        pump(self.clock, 0.5)
+        self.assertEqual(self.events[1:], [("repair", KAMAILIO, 60)])
+        self.assertFalse(self.restores.joined(KAMAILIO), "that is over")
+
+    def test_one_that_never_lists_us_is_repaired_all_the_same(self) -> None:
+        self.restores.begin(KAMAILIO, 40)
+        self.restores.begin(KAMAILIO, 70)
+        pump(self.clock, WAIT)
+        self.assertEqual(self.events, [("repair", KAMAILIO, 30)])
+
+    def test_one_that_is_never_quiet(self) -> None:
+        self.restores.begin(KAMAILIO, 40)
+        self.restores.joined(KAMAILIO)
+        for _ in range(int(LONGEST)):
+            pump(self.clock, 1)
+            self.restores.record_received(KAMAILIO.name)
+        pump(self.clock, QUIET)
+        self.assertEqual([event for event, _, _ in self.events], ["ask", "repair"])
+
+    def test_one_that_goes_again_is_owed_what_it_was_owed(self) -> None:
+        self.restores.begin(KAMAILIO, 40)
+        pump(self.clock, 5)
+        self.restores.lost(KAMAILIO)
+        self.restores.lost(OURS)
+        self.assertEqual(self.events, [("owe", KAMAILIO, 45)])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopped(self) -> None:
+        self.restores.begin(KAMAILIO, 40)
+        self.restores.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ChannelTests(UsrlocTestCase):
+    """
+    What C{usrloc} does with it.
+    """
+
+    def ruids(self) -> list[str]:
+        put, self.cluster.put_ones = self.cluster.put_ones, []
+        return sorted(change.ruid for node, _, change in put if node == KAMAILIO.name)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.peer.start(has_peers=False)
+        self.receive(update(self.form, "theirs", aor="bob@example.org", last_modified=int(self.now())), OURS)
+        self.put(*[self.binding("mine")])
+        self.ruids()
+
+    def binding(self, ruid: str):  # type: ignore[no-untyped-def]
+        from tests.location_store_tests import make_binding
+
+        return make_binding(ruid, last_modified=int(self.now()))
+
+    def test_one_that_was_not_lost_gets_what_is_owed_at_once(self) -> None:
+        self.peer.repair(KAMAILIO, 10)
+        pump(self.clock, 1)
+        self.assertEqual(self.ruids(), ["mine"])
+
+    def test_the_heir_repairs_it_for_all(self) -> None:
+        self.cluster.restorers[KAMAILIO.name] = HERE
+        self.cluster.passed_on.add(str(KAMAILIO.name))
+        self.peer.repair(KAMAILIO, 10)
+        pump(self.clock, 1)
+        self.assertEqual(self.ruids(), [])
+        self.peer.node_joined(KAMAILIO)
+        self.assertEqual([node for _, node, _, _ in self.cluster.asked], [KAMAILIO.name])
+        pump(self.clock, QUIET + 1)
+        self.assertEqual(self.ruids(), ["mine", "theirs"])
+
+    def test_others_leave_it_to_the_heir(self) -> None:
+        self.cluster.restorers[KAMAILIO.name] = OURS.name
+        self.peer.repair(KAMAILIO, 10)
+        pump(self.clock, WAIT + 1)
+        self.assertEqual(self.ruids(), [])
+
+    def test_ours_that_has_just_lost_reaches_a_kamailio_no_more(self) -> None:
+        """
+        What it has lost against is put behind it.
+        """
+        winner = update(self.form, "mine", last_modified=int(self.now()) + 1, cseq=9)
+        self.receive(winner, OURS)
+        self.assertEqual(self.ruids(), ["mine"])
+        self.receive(update(self.form, "mine", last_modified=int(self.now()) + 2, cseq=10), OURS)
+        self.assertEqual(self.ruids(), [], "that was not ours any more")
