@@ -7,7 +7,7 @@ What is to hold after a schedule of faults, and who says whether it does.
     by the greatest difference of two clocks and two seconds: C{last_modified} has whole seconds, and a change that
     follows another by L{hybrid time<sipdmq.dmq.conflict>} may be one ahead. What no 200 has confirmed may count or not.
   - B{The exception.} A change that a node had confirmed, and that is in the store of no other node, halted or cut off
-    as it may be, at the moment when the last node that had it is killed. It may be lost; or not, if it is in a datagram.
+    as it may be, at the moment when the last node that had it is killed. It may be lost, or not: it may be on its way.
   - B{Silence.} When all are equal, nobody sends any change.
   - B{Few messages.} See L{tests.cluster.schedule.Schedule.bound}.
 """
