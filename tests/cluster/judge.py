@@ -235,9 +235,14 @@ def _holds(machine: Any, key: Key) -> tuple[int, str, int]:
 
 
 def _comparable(record: Binding) -> Binding:
-    return record._replace(
-        ruid="", params="", socket="", flow="", known_until=0, other_ruids=(), owner="", methods=0, xavps=""
-    )
+    """
+    A record without what a node knows of it for itself.
+    """
+    return Binding(
+        record.aor, "", record.contact, "", record.q, record.expires_at, record.call_id, record.cseq, record.instance,
+        record.reg_id, record.path, record.received, "", "", record.user_agent, record.last_modified,
+        record.server_id,
+    )  # fmt: skip
 
 
 def _name(key: Key) -> str:
