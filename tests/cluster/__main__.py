@@ -1,0 +1,51 @@
+"""
+C{python -m tests.cluster SEED}: the schedule of a seed, and what came of it. C{python -m tests.cluster 0-999}: of many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from tests.cluster.messages import summary
+from tests.cluster.schedule import Schedule
+
+
+def main() -> int:
+    """
+    @return: the exit status: 1 when something is wrong.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
+    parser.add_argument("seeds", help="one, or a range: 0-999")
+    parser.add_argument("-m", "--messages", action="store_true", help="show every datagram, too")
+    options = parser.parse_args()
+    first, _, last = options.seeds.partition("-")
+    if last:
+        return _many(int(first), int(last))
+    schedule = Schedule(int(first))
+    names = {machine.address: machine.address for machine in schedule.machines}
+    if options.messages:
+        schedule.network.watch = lambda sent: schedule.tell(
+            f"    {sent.sender[0]} → {sent.receiver[0]}  {summary(sent.data, names)}  {sent.fate}"
+        )
+    problems = schedule.run()
+    print("\n".join(schedule.story))
+    print("\n".join(problems) or "all is well")
+    return 1 if problems else 0
+
+
+def _many(first: int, last: int) -> int:
+    failed = 0
+    start = time.process_time()
+    for seed in range(first, last + 1):
+        problems = Schedule(seed).run()
+        if problems:
+            failed += 1
+            print(f"seed {seed}: {len(problems)} problems, the first: {problems[0]}", flush=True)
+    print(f"{failed} of {last + 1 - first} seeds fail; {time.process_time() - start:.0f} s of CPU")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
