@@ -54,7 +54,7 @@ class DonorTests(DonorTestCase):
         self.fill(1)
         self.receive(SYNC_REQUEST, OURS)
         pump(self.clock, 1)
-        self.assertEqual(self.cluster.put_ones[-1], (OURS.name, "", SyncEnd(3)))
+        self.assertEqual(self.cluster.put_ones[-1], (OURS.name, "", SyncEnd(3, is_partial=True)))
         self.assertEqual(sorted(self.sent()), ["a0", "b0", "end", "o", "t0"])
 
     def test_an_empty_store_sends_nothing(self) -> None:
@@ -229,6 +229,38 @@ class NewcomerTests(UsrlocTestCase):
         self.peer.node_joined(OURS)
         self.receive(encode_sync_end(0), OURS)
         self.assertTrue(self.peer.readiness.is_ready)
+
+    def test_a_donor_that_is_a_newcomer_itself_says_so_and_the_next_is_asked(self) -> None:
+        self.peer.start(True)
+        self.peer.node_joined(OURS)
+        self.answer()
+        self.receive(update(self.form, "k1"), OURS)
+        self.receive(encode_sync_end(1, is_partial=True), OURS)
+        self.assertEqual(self.asked(), [OURS.name.host, KAMAILIO.name.host])
+        self.assertFalse(self.peer.readiness.is_ready)
+
+    def test_after_newcomers_only_who_comes_later_is_asked_too(self) -> None:
+        self.cluster.members = [OURS]
+        self.peer.start(True)
+        self.peer.node_joined(OURS)
+        self.receive(encode_sync_end(0, is_partial=True), OURS)
+        self.assertEqual((self.peer.readiness.is_ready, self.peer.newcomer.is_complete), (True, False))
+        late = OURS._replace(name=OURS.name._replace(host="192.0.2.13"))
+        self.cluster.members.append(late)
+        self.peer.node_up(late)
+        self.assertEqual(self.asked(), [OURS.name.host, late.name.host])
+        self.receive(encode_sync_end(0), late)
+        self.assertTrue(self.peer.newcomer.is_complete)
+        self.peer.node_up(late._replace(name=late.name._replace(host="192.0.2.14")))
+        self.assertEqual(len(self.asked()), 2)
+
+    def test_but_not_for_ever(self) -> None:
+        self.cluster.members = [OURS]
+        self.peer.start(True)
+        self.peer.node_joined(OURS)
+        self.receive(encode_sync_end(0, is_partial=True), OURS)
+        pump(self.clock, 61)
+        self.assertTrue(self.peer.newcomer.is_complete)
 
     def test_a_dying_donor_is_replaced_by_the_next(self) -> None:
         for how in ("refuses", "unreachable", "down", "silent"):

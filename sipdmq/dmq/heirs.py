@@ -63,13 +63,14 @@ class _Loss:
     @ivar since: from when on changes of the node may not have come here, seconds.
     @ivar asked: who was asked, or is; L{None}: nobody yet.
     @ivar asked_at: when, seconds.
-    @ivar is_open: that one had not lost it: it is asked again.
+    @ivar is_open: that one had not lost it: it is asked again while the node is away.
+    @ivar is_unanswered: that one did not answer: it is asked again.
     @ivar is_agreed: that one has lost it, too.
     @ivar is_inherited: this node is the heir, and has told the Kamailios.
     @ivar back_at: when it came back, seconds; L{None}: it has not.
     """
 
-    __slots__ = ("asked", "asked_at", "back_at", "is_agreed", "is_inherited", "is_open", "since")
+    __slots__ = ("asked", "asked_at", "back_at", "is_agreed", "is_inherited", "is_open", "is_unanswered", "since")
 
     def __init__(self, since: float) -> None:
         self.since = since
@@ -77,6 +78,7 @@ class _Loss:
         self.asked_at = 0.0
         self.is_open = False
         self.is_agreed = False
+        self.is_unanswered = False
         self.is_inherited = False
         self.back_at: float | None = None
 
@@ -153,9 +155,10 @@ class Heirs:
                 found.append(Inherit(lost, loss.since))
             loss.is_inherited = is_heir
             asked = self._first(lost, self._active)
-            if asked is not None and (asked != loss.asked or (again and loss.is_open)):
+            is_due = again and (loss.is_unanswered or (loss.is_open and loss.back_at is None))
+            if asked is not None and (is_due or asked != loss.asked):
                 found.append(Claim(asked, lost, loss.since))
-                loss.is_open = loss.is_agreed = False
+                loss.is_open = loss.is_agreed = loss.is_unanswered = False
                 loss.asked_at = now
             loss.asked = asked
         return found
@@ -178,7 +181,7 @@ class Heirs:
         """
         loss = self._losses.get(lost)
         if loss is not None and loss.asked == heir:
-            loss.is_open = True
+            loss.is_unanswered = True
 
     def asked(self, now: float, lost: str, since: float) -> bool:
         """

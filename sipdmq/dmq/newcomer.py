@@ -82,6 +82,8 @@ class Newcomer:
     """Seconds without a record after which a donor has told all, or nothing."""
     LONGEST: Final = 60.0
     """Seconds after which a donor that has told something counts as done: changes of its phones never end."""
+    WANTING: Final = 60.0
+    """Seconds after the start in which somebody who has everything may still come."""
     ALONE: Final = 10.0
     """Seconds without any other node after which this one is alone."""
 
@@ -105,6 +107,9 @@ class Newcomer:
         self._asked_at = 0.0
         self._received = 0
         self._expected: int | None = None
+        self._is_partial = False
+        self._is_wanting = False
+        self._started_at = self._clock.seconds()
         self._total = 0
         self._call: IDelayedCall | None = None
 
@@ -117,6 +122,15 @@ class Newcomer:
         if donor is None:
             return None
         return next((node for node in self._candidates() if node.name == donor.name), donor)
+
+    @property
+    def is_complete(self) -> bool:
+        """
+        Whether this node has what there is, as far as it can know: it has asked one who had everything, or nobody else
+        has come for a while.
+        """
+        is_late = self._clock.seconds() - self._started_at > self.WANTING
+        return self.readiness.is_ready and (is_late or not self._is_wanting)
 
     def start(self, has_peers: bool) -> None:
         """
@@ -147,6 +161,13 @@ class Newcomer:
             self._asked.add(node.name)
             self._ask(node)
 
+    def node_up(self, node: ClusterNode) -> None:
+        """
+        A node is there. Where only other newcomers were asked so far, it may be the one who has everything.
+        """
+        if self._donor is None and self.readiness.is_ready and not self.is_complete and node.name not in self._asked:
+            self._next(node)
+
     def node_lost(self, node: ClusterNode) -> None:
         """
         A node is active no more.
@@ -165,18 +186,25 @@ class Newcomer:
         self._total += 1
         self._check()
 
-    def end_received(self, sender: NodeName | None, count: int) -> None:
+    def end_received(self, sender: NodeName | None, count: int, is_partial: bool = False) -> None:
         """
-        A sipdmq donor has sent all.
+        A sipdmq donor has sent all that it has.
+
+        @param is_partial: it is a newcomer itself: the next one is asked, too.
         """
         if self._donor is not None and sender == self._donor.name:
             self._expected = count
+            self._is_partial = is_partial
             self._check()
 
     def _check(self) -> None:
         has_all = self._expected is not None and self._received >= self._expected
         is_late = self._clock.seconds() - self._asked_at > self.LONGEST
-        if has_all or (is_late and not self._is_patient()):
+        if has_all:
+            self._is_wanting = self._is_partial
+        if has_all and self._is_partial:
+            self._next()
+        elif has_all or (is_late and not self._is_patient()):
             self._finish()
         else:
             self._wait(self.QUIET)
@@ -220,6 +248,7 @@ class Newcomer:
         self._asked_at = self._clock.seconds()
         self._received = 0
         self._expected = None
+        self._is_partial = False
         self._wait(self.QUIET)
         self._ask(donor).addBoth(self._answered, donor)
 

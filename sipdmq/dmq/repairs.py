@@ -62,6 +62,7 @@ class Repairs:
         self._nodes = nodes
         self.reach = timeout + REACH
         self.heirs = Heirs(local)
+        self._up_at: dict[NodeName, float] = {}
 
     def lost(self, node: ClusterNode, answered_at: float) -> None:
         """
@@ -70,13 +71,14 @@ class Repairs:
         @param answered_at: when it last answered a notification.
         """
         now = self._clock.seconds()
-        self.heirs.lost(now, node.name, max(answered_at, now - _MAX_AGE) - self.reach)
+        self.heirs.lost(now, node.name, max(answered_at, self._up_at.get(node.name, now)) - self.reach)
         self.look()
 
     def returned(self, node: ClusterNode) -> None:
         """
         A node is active, perhaps again.
         """
+        self._up_at.setdefault(node.name, self._clock.seconds())
         self.heirs.returned(self._clock.seconds(), node.name)
         self.look()
 
@@ -106,6 +108,7 @@ class Repairs:
         Nothing is known of a node any more.
         """
         self.heirs.forgotten(name)
+        self._up_at.pop(name, None)
 
     def look(self, again: bool = False) -> None:
         """

@@ -83,10 +83,11 @@ class UsrlocChange(NamedTuple):
 
 class SyncEnd(NamedTuple):
     """
-    All of a sync was put.
+    All of a sync was put; see L{UsrlocSyncEnd}.
     """
 
     records: int
+    is_partial: bool = False
 
 
 def _key(binding: Binding, ruid: str) -> str:
@@ -194,7 +195,7 @@ class UsrlocPeer:
         See L{IChannelPeer.encode}.
         """
         if isinstance(change, SyncEnd):
-            return encode_sync_end(change.records)
+            return encode_sync_end(change.records, change.is_partial)
         if change.is_gone:
             return self._form.encode_remove(change.binding, change.ruid, change.by)
         return self._form.encode_update(change.binding, change.ruid, change.by)
@@ -267,7 +268,7 @@ class UsrlocPeer:
                     self._donor.serve(sender, Errand(SYNC))
             elif isinstance(each, UsrlocSyncEnd):
                 if sender is not None:
-                    self.newcomer.end_received(sender.name, each.records)
+                    self.newcomer.end_received(sender.name, each.records, each.is_partial)
             elif isinstance(each, UsrlocRefused):
                 self._refused(message, each.reason)
         stored = [self._merge(aor, incoming, message) for aor, incoming in by_aor.items()]
@@ -353,8 +354,9 @@ class UsrlocPeer:
 
     def node_up(self, node: ClusterNode) -> None:
         """
-        See L{INodeListener}; L{node_joined} tells the same.
+        See L{INodeListener.node_up}.
         """
+        self.newcomer.node_up(node)
 
     def node_down(self, node: ClusterNode) -> None:
         """
@@ -404,7 +406,7 @@ class UsrlocPeer:
         return full
 
     def _put_end(self, node: ClusterNode, count: int) -> Any:
-        return self._replicator.put_for(node.name, self.channel, "", SyncEnd(count))
+        return self._replicator.put_for(node.name, self.channel, "", SyncEnd(count, not self.newcomer.is_complete))
 
     def _others(self) -> Sequence[ClusterNode]:
         return [

@@ -107,9 +107,11 @@ class UsrlocSyncEnd(NamedTuple):
     Between sipdmq nodes: all that was asked for has been sent.
 
     @ivar records: of the whole sync.
+    @ivar is_partial: the sender has not got everything itself yet.
     """
 
     records: int
+    is_partial: bool = False
 
 
 class UsrlocRefused(NamedTuple):
@@ -216,7 +218,8 @@ def _single(document: Mapping[str, Any]) -> tuple[Usrloc, ...]:
     if action == _SYNC:
         return (UsrlocSync(),)
     if action == _SYNC_END:
-        return (UsrlocSyncEnd(_read_number(document, "count", 0, 2**40)),)
+        count, is_partial = _read_number(document, "count", 0, 2**40), _read_number(document, "partial", 0, 1)
+        return (UsrlocSyncEnd(count, bool(is_partial)),)
     if action == _UPDATE:
         return (UsrlocUpdate(_record(document)),)
     if action == _REMOVE:
@@ -336,11 +339,11 @@ def encode(record: UsrlocRecord, removed: bool = False) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def encode_sync_end(count: int) -> bytes:
+def encode_sync_end(count: int, is_partial: bool = False) -> bytes:
     """
-    The last fragment of a sync between sipdmq nodes.
+    The last fragment of a sync between sipdmq nodes; see L{UsrlocSyncEnd}.
     """
-    return b'{"action":%d,"count":%d}' % (_SYNC_END, count)
+    return b'{"action":%d,"count":%d%b}' % (_SYNC_END, count, b',"partial":1' if is_partial else b"")
 
 
 def join(fragments: Iterable[bytes]) -> bytes:
