@@ -38,6 +38,7 @@ from sipdmq.dmq.usrloc_form import UsrlocForm
 from sipdmq.dmq.workers import Workers
 from sipdmq.interfaces.location import ILocationStore
 from sipdmq.interfaces.messages import IRequestSender, ITargetResolver, ITransactionUser
+from sipdmq.interfaces.publications import IPublicationStore, IPublisher
 from sipdmq.interfaces.replication import IRegistrar
 from sipdmq.records import Listener, NodeName, Protocol, Source
 from sipdmq.sip.ids import Ids
@@ -156,10 +157,13 @@ def make_cluster(
     sender: IRequestSender,
     resolver: ITargetResolver,
     has_shown: Callable[[str, str], bool],
+    publications: IPublicationStore | None = None,
+    publisher: IPublisher | None = None,
 ) -> Cluster:
     """
     @param listeners: in the order of C{[node] listen}, each with something to advertise.
     @param has_shown: as for L{DMQService}.
+    @param publications: L{None} where C{[presence]} is off; so for C{publisher}.
     @raise ConfigError: something in C{[dmq]} cannot be used.
     """
     dmq, usrloc = config.dmq, config.usrloc

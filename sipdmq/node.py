@@ -34,6 +34,9 @@ from sipdmq.core.targets import BindingTargets
 from sipdmq.errors import ConfigError, UnreachableError
 from sipdmq.gateways.service import Gateways
 from sipdmq.interfaces.inspection import IInspectable
+from sipdmq.presence.publication_store import MemoryPublicationStore
+from sipdmq.presence.publications import PublicationLimits
+from sipdmq.presence.publish import Publisher
 from sipdmq.proxy.service import Proxy
 from sipdmq.records import Listener, Protocol, Source
 from sipdmq.registrar.bindings import RegisterLimits
@@ -89,11 +92,13 @@ class Node(Service):
         gateways: Gateways,
         calls: CallRecords,
         dispatcher: Dispatcher,
+        publications: MemoryPublicationStore | None,
         others: Sequence[IInspectable],
         cluster: Cluster | None = None,
     ) -> None:
         """
         @param sockets: bound, in the order of the transport's listeners.
+        @param publications: L{None} where C{[presence]} is off.
         @param others: what has numbers to show, but is neither started nor stopped.
         @param cluster: L{None} where C{[dmq]} is off.
         """
@@ -106,7 +111,10 @@ class Node(Service):
         self._gateways = gateways
         self._calls = calls
         self._dispatcher = dispatcher
+        self.publications = publications
         self.cluster = cluster
+        if publications is not None:
+            others = (*others, publications)
         if cluster is not None:
             others = (*others, *cluster.parts)
         self._parts = [
@@ -165,6 +173,8 @@ class Node(Service):
         self.proxy.stop()
         self._calls.stop()
         self.store.stop()
+        if self.publications is not None:
+            self.publications.stop()
         self.transactions.stop()
         return self.transport.stop()
 
@@ -196,6 +206,25 @@ def _tls_contexts(config: NodeConfig, reactor: Any) -> TlsContexts | None:
     from sipdmq.transport.tls import TlsContexts  # OpenSSL and service_identity: only for who needs them
 
     return TlsContexts(config.path, config.tls, config.tls_domains, reactor)
+
+
+def _presence(
+    config: NodeConfig, reactor: Any, now: Callable[[], float], domains: Domains, ids: Ids, forget_after: int
+) -> tuple[MemoryPublicationStore, Publisher]:
+    """
+    What C{[presence]} adds.
+    """
+    presence = config.presence
+    store = MemoryPublicationStore(reactor, now, presence.publications, config.limits.tombstones, forget_after)
+    limits = PublicationLimits(
+        presence.min_expires,
+        presence.default_expires,
+        presence.max_expires,
+        presence.max_body,
+        presence.publications_per_presentity,
+        forget_after,
+    )
+    return store, Publisher(store, domains, limits, ids, now)
 
 
 def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
@@ -251,6 +280,9 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
         ids,
         now,
     )
+    publications = publisher = None
+    if config.presence.enable:
+        publications, publisher = _presence(config, reactor, now, domains, ids, forget_after)
     gateways = Gateways(
         reactor,
         config.gateways,
@@ -296,6 +328,8 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
                 transactions,
                 resolver,
                 flows.has_shown,
+                publications,
+                publisher,
             )
         except Exception:
             for opened in sockets:
@@ -303,12 +337,15 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
             raise
     taker = registrar if cluster is None else cluster.registrar
     functions = NodeFunctions(domains, store, taker, proxy, gateways, authenticator, credentials)
+    functions.publisher = publisher
 
     def respond_to_source(request: Request, response: Response, source: Source) -> None:
         transactions.send_stateless(response, transport.response_target(request, source))
 
     dispatcher = Dispatcher(reactor, domains, ids, cookies, respond_to_source, authenticator is not None)
     dispatcher.allow("REGISTER")
+    if publisher is not None:
+        dispatcher.allow("PUBLISH")
     if cluster is not None:
         functions.dmq = cluster.functions
         if cluster.lookup is not None:
@@ -323,7 +360,18 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
 
     service = MultiService()
     node = Node(
-        reactor, sockets, transport, transactions, store, proxy, gateways, calls, dispatcher, others, cluster
+        reactor,
+        sockets,
+        transport,
+        transactions,
+        store,
+        proxy,
+        gateways,
+        calls,
+        dispatcher,
+        publications,
+        others,
+        cluster,
     )
     node.setName("node")
     node.setServiceParent(service)

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq import node as composition
-from sipdmq.config import AuthConfig, NodeConfig, NodeSection
+from sipdmq.config import AuthConfig, NodeConfig, NodeSection, PresenceConfig
 from sipdmq.records import Listener
 from sipdmq.sip.message import Request, Response, response_to
 from sipdmq.sip.parser import parse_message
@@ -56,6 +56,7 @@ class PolicyTestCase(SynchronousTestCase):
     domains: tuple[str, ...] = ("example.org",)
     listeners: tuple[Listener, ...] = (UDP, TCP)
     policy: Any = None
+    presence = PresenceConfig()
 
     def setUp(self) -> None:
         folder = Path(self.mktemp())
@@ -65,6 +66,7 @@ class PolicyTestCase(SynchronousTestCase):
             str(folder / "node.ini"),
             node=NodeSection(listen=self.listeners, domains=self.domains),
             auth=AuthConfig(enable=self.is_guarded, algorithms=self.algorithms),
+            presence=self.presence,
         )
         if self.policy is not None:
             self.patch(composition, "load_policy", lambda config: self.policy)

@@ -127,7 +127,7 @@ class DMQTests(ConfigTestCase):
         off = "[usrloc]\nenable = 0\n"
         self.assertEqual(self.dmq("replicate = register", off).replicate, ("REGISTER",))
         self.assertIn("each binding would be there twice", self.refused_with("replicate = REGISTER"))
-        self.assertIn("this node has no presence", self.refused_with("replicate = PUBLISH", off))
+        self.assertIn("this node takes none without", self.refused_with("replicate = PUBLISH", off))
         self.assertIn("must be of REGISTER PUBLISH", self.refused_with("replicate = INVITE"))
 
     def test_words(self) -> None:

@@ -4,7 +4,7 @@ Authentication: old nonces, replays, credentials that are broken, and for whom s
 
 from __future__ import annotations
 
-from sipdmq.core.auth import fit_answer, remove_credentials
+from sipdmq.core.auth import fit_answer, identity_of, remove_credentials
 from sipdmq.core.refuse import answer
 from sipdmq.errors import RequestRefused
 from sipdmq.sip.message import Response
@@ -151,15 +151,17 @@ class IdentityTests(AuthTestCase):
     """
 
     def test_the_realm_is_the_domain_that_vouches(self) -> None:
-        self.assertEqual(self.auth.realm_of(self.register(to="<sip:a@alias.example>")), REALM)
-        self.assertIsNone(self.auth.realm_of(self.register(to="<sip:a@elsewhere.example>")))
-        self.assertEqual(self.auth.realm_of(request(from_="<sip:a@192.0.2.1>;tag=1")), REALM)
-        self.assertIsNone(self.auth.realm_of(request(from_="<sip:a@elsewhere.example>;tag=1")))
-        self.assertIsNone(self.auth.realm_of(request(from_="<tel:+1>;tag=1")))
+        self.assertEqual(self.auth.realm_of(identity_of(self.register(to="<sip:a@alias.example>"))), REALM)
+        self.assertIsNone(self.auth.realm_of(identity_of(self.register(to="<sip:a@elsewhere.example>"))))
+        self.assertEqual(self.auth.realm_of(identity_of(request(from_="<sip:a@192.0.2.1>;tag=1"))), REALM)
+        self.assertIsNone(self.auth.realm_of(identity_of(request(from_="<sip:a@elsewhere.example>;tag=1"))))
+        self.assertIsNone(self.auth.realm_of(identity_of(request(from_="<tel:+1>;tag=1"))))
 
     def is_own(self, username: str, to: str = f"sip:alice@{REALM}") -> bool:
-        registering = self.auth.is_own_identity(username, REALM, self.register(to=f"<{to}>", from_="<sip:x@y>;tag=1"))
-        calling = self.auth.is_own_identity(username, REALM, request("INVITE", from_=f"<{to}>;tag=1", to="<sip:x@y>"))
+        register = self.register(to=f"<{to}>", from_="<sip:x@y>;tag=1")
+        call = request("INVITE", from_=f"<{to}>;tag=1", to="<sip:x@y>")
+        registering = self.auth.is_own_identity(username, REALM, identity_of(register))
+        calling = self.auth.is_own_identity(username, REALM, identity_of(call))
         self.assertEqual(registering, calling)
         return registering
 

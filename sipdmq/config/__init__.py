@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sipdmq.config.dmq import DMQConfig
 from sipdmq.config.file import load
+from sipdmq.config.presence import PresenceConfig
 from sipdmq.config.sections import (
     AuthConfig,
     CallsConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "LimitsConfig",
     "NodeConfig",
     "NodeSection",
+    "PresenceConfig",
     "RegistrarConfig",
     "TLSConfig",
     "TLSDomainConfig",

@@ -233,7 +233,13 @@ def check(config: NodeConfig, replicates_bindings: bool = False) -> None:
         )
     _check_transports(config, wrong)
     if "PUBLISH" in dmq.replicate:
-        raise wrong("replicate", "PUBLISH cannot be replicated yet: this node has no presence")
+        if not config.presence.enable:
+            raise wrong("replicate", "PUBLISH needs '[presence] enable = 1': this node takes none without")
+        if config.presence.enable_dmq:
+            raise wrong(
+                "replicate",
+                "PUBLISH needs '[presence] enable_dmq = 0': with both, each publication would be there twice",
+            )
     if "REGISTER" in dmq.replicate and replicates_bindings:
         raise wrong("replicate", "REGISTER needs '[usrloc] enable = 0': with both, each binding would be there twice")
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from sipdmq.config import values
 from sipdmq.config.dmq import DMQConfig
+from sipdmq.config.presence import PresenceConfig
 from sipdmq.config.usrloc import UsrlocConfig
 from sipdmq.config.values import GatewayTarget, key
 from sipdmq.records import Listener, Protocol
@@ -27,6 +28,7 @@ __all__ = [
     "LimitsConfig",
     "NodeConfig",
     "NodeSection",
+    "PresenceConfig",
     "RegistrarConfig",
     "TLSConfig",
     "TLSDomainConfig",
@@ -226,6 +228,7 @@ class NodeConfig:
     tls: TLSConfig = TLSConfig()
     dmq: DMQConfig = DMQConfig()  # noqa: RUF009 - frozen
     usrloc: UsrlocConfig = UsrlocConfig()  # noqa: RUF009 - frozen
+    presence: PresenceConfig = PresenceConfig()  # noqa: RUF009 - frozen
     tls_domains: Mapping[str, TLSDomainConfig] = field(default_factory=dict)
 
     def beside(self, name: str) -> str:

@@ -33,7 +33,7 @@ from sipdmq.sip.message import Request, Response
 from sipdmq.sip.uri import URI, SipURI, parse_request_uri, same_uri
 from sipdmq.sip.writer import format_message
 
-__all__ = ["AMPLIFICATION", "Authenticator", "fit_answer", "remove_credentials", "username_of"]
+__all__ = ["AMPLIFICATION", "Authenticator", "fit_answer", "identity_of", "remove_credentials", "username_of"]
 
 AMPLIFICATION: Final = 3
 """An answer to a UDP source that has not passed a challenge is smaller than so many times the request."""
@@ -78,25 +78,24 @@ class Authenticator:
         self._refused = 0
         self._replayed = 0
 
-    def realm_of(self, request: Request) -> str | None:
+    def realm_of(self, speaks_for: URI) -> str | None:
         """
-        The domain that vouches for whoever sends a request: of To for REGISTER, of From for all others.
+        The domain that vouches for whoever sends a request.
 
+        @param speaks_for: whom it speaks for: as a rule L{identity_of} it.
         @return: with aliases resolved; C{None} if it is not ours.
-        @raise ParseError: the field cannot be read.
         """
-        return self._domains.domain_of(_identity(request))
+        return self._domains.domain_of(speaks_for)
 
-    def is_own_identity(self, username: str, realm: str, request: Request) -> bool:
+    def is_own_identity(self, username: str, realm: str, speaks_for: URI) -> bool:
         """
-        Whether a user speaks for himself: he registers his own address-of-record (To), or stands in From of any other
-        request. Who does not is to be refused with 403.
+        Whether a user speaks for himself. Who does not is to be refused with 403.
 
         @param username: what L{check} told.
         @param realm: the one that was given to L{check}.
-        @raise ParseError: the field cannot be read.
+        @param speaks_for: as for L{realm_of}.
         """
-        uri = _identity(request)
+        uri = speaks_for
         if not isinstance(uri, SipURI) or not uri.user or self._domains.domain_of(uri) != realm:
             return False
         return username == username_of(uri)
@@ -215,9 +214,12 @@ class Authenticator:
         }
 
 
-def _identity(request: Request) -> URI:
+def identity_of(request: Request) -> URI:
     """
-    Whom a request speaks for.
+    Whom a request speaks for: a user who registers his own address-of-record stands in To, one who asks for anything
+    else in From.
+
+    @raise ParseError: the field cannot be read.
     """
     return request.to.uri if request.method == "REGISTER" else request.from_.uri
 

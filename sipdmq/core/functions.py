@@ -10,7 +10,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from sipdmq.core import refuse
-from sipdmq.core.auth import Authenticator, remove_credentials, username_of
+from sipdmq.core.auth import Authenticator, identity_of, remove_credentials, username_of
 from sipdmq.core.domains import Domains, aor_in
 from sipdmq.core.routes import DIALOG_METHODS
 from sipdmq.errors import ParseError
@@ -18,6 +18,7 @@ from sipdmq.interfaces.credentials import ICredentialStore
 from sipdmq.interfaces.gateways import IGateways
 from sipdmq.interfaces.location import ILocationStore
 from sipdmq.interfaces.messages import IServerTransaction, ITransactionUser
+from sipdmq.interfaces.publications import IPublisher, PublicationChange
 from sipdmq.interfaces.routing import IProxy
 from sipdmq.records import Binding, Destination, Source
 from sipdmq.sip.message import Request
@@ -55,6 +56,7 @@ class RoutedRequest:
     @ivar user: C{"alice@example.org"} once L{NodeFunctions.authenticate} has found out who it is; empty before.
     @ivar has_route: a Route is left: the sender wants it to go a way of his own.
     @ivar is_decided: it was saved, relayed or refused.
+    @ivar published: what L{NodeFunctions.handle_publish} has changed, if it did.
     """
 
     __slots__ = (
@@ -63,6 +65,7 @@ class RoutedRequest:
         "is_suspended",
         "message",
         "method",
+        "published",
         "realm",
         "source",
         "timeout",
@@ -82,6 +85,7 @@ class RoutedRequest:
         self.has_route = "route" in message.headers.first
         self.is_decided = False
         self.is_suspended = False
+        self.published: PublicationChange | None = None
         self.timeout: Any = None
 
     def __repr__(self) -> str:
@@ -95,6 +99,7 @@ class NodeFunctions:
     @ivar dmq: L{sipdmq.dmq.functions.DMQFunctions}, the cluster; L{None} where the node is in none.
     @ivar lookup_elsewhere: asks the cluster for an AoR that this node does not know, while it still syncs; L{None}
         where the node is in none.
+    @ivar publisher: L{IPublisher<sipdmq.interfaces.publications.IPublisher>}; L{None} where C{[presence] enable = 0}.
     """
 
     def __init__(
@@ -119,6 +124,7 @@ class NodeFunctions:
         self._credentials = None if credentials is None else ICredentialStore(credentials)
         self.dmq: Any = None
         self.lookup_elsewhere: Callable[[str], Deferred[tuple[Binding, ...]]] | None = None
+        self.publisher: IPublisher | None = None
 
     def is_ours(self, uri: URI) -> bool:
         """
@@ -133,27 +139,38 @@ class NodeFunctions:
         """
         return self._domains.is_claimed_by(request.message.from_.uri)
 
+    def takes_publish(self, request: RoutedRequest) -> bool:
+        """
+        Whether a request is a PUBLISH that L{handle_publish} is for: for a user of ours, where presence is on.
+        """
+        return self.publisher is not None and request.method == "PUBLISH" and self.is_ours(request.uri)
+
     async def authenticate(self, request: RoutedRequest) -> str:
         """
-        Find out who sent a request, by his password (RFC 3261 §22).
+        Find out who sent a request, by his password (RFC 3261 §22). A REGISTER speaks for whom To names, a PUBLISH that
+        ends here for whom its Request-URI names, all others for whom From names.
 
         @return: C{"alice@example.org"}, also in C{request.user} from now on; empty where C{[auth] enable = no}, which
-            lets everybody through, and for a copy of a REGISTER: the node of the cluster that sent it has asked.
-        @raise RequestRefused: 401 for REGISTER and 407 for others with a challenge; 403 for who speaks for somebody
-            else than himself, or for a domain that is not ours.
+            lets everybody through, and for a copy of a REGISTER or PUBLISH: the node of the cluster that sent it has
+            asked.
+        @raise RequestRefused: 401 for what ends here, REGISTER and PUBLISH, and 407 for others with a challenge; 403
+            for who speaks for somebody else than himself, or for a domain that is not ours.
         """
         authenticator = self._authenticator
         if authenticator is None:
             return ""
-        if self.dmq is not None and request.method == "REGISTER" and self.dmq.is_from_node(request):
-            return ""
         message = request.message
-        realm = authenticator.realm_of(message)
+        is_publish = self.takes_publish(request)
+        ends_here = is_publish or request.method == "REGISTER"
+        if ends_here and self.dmq is not None and self.dmq.is_from_node(request):
+            return ""
+        speaks_for = message.uri if is_publish else identity_of(message)
+        realm = authenticator.realm_of(speaks_for)
         if realm is None:
             raise refuse.forbidden("Not Our User")
-        found = authenticator.check(message, realm, request.method != "REGISTER")
+        found = authenticator.check(message, realm, not ends_here)
         name = found if isinstance(found, str) else await found
-        if not authenticator.is_own_identity(name, realm, message):
+        if not authenticator.is_own_identity(name, realm, speaks_for):
             raise refuse.forbidden("Not Your Name")
         request.user = f"{name}@{realm}"
         request.realm = realm
@@ -170,6 +187,22 @@ class NodeFunctions:
             raise RuntimeError(f"{request} is decided already")
         check_required(request.message)
         self._registrar.request_received(request.transaction)
+        request.is_decided = True
+
+    def handle_publish(self, request: RoutedRequest) -> None:
+        """
+        Take a PUBLISH, as Kamailio's C{handle_publish()}, and answer it (RFC 3903 §6).
+
+        @raise RequestRefused: 404 for a domain that is not ours, or where presence is off; 420, and what is wrong with
+            the PUBLISH.
+        @raise RuntimeError: it was saved, relayed or refused before.
+        """
+        if request.is_decided:
+            raise RuntimeError(f"{request} is decided already")
+        if self.publisher is None:
+            raise refuse.not_found()
+        check_required(request.message)
+        request.published = self.publisher.publish(request.transaction, request.message)
         request.is_decided = True
 
     async def lookup(self, request: RoutedRequest, uri: URI | None = None) -> tuple[Destination, ...]:

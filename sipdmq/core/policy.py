@@ -16,7 +16,8 @@ __all__ = ["DefaultPolicy"]
 @implementer(IRoutingPolicy)
 class DefaultPolicy:
     """
-    A registrar and proxy for its own domains: our users register and call whom they like, others reach our users.
+    A registrar and proxy for its own domains: our users register and call whom they like, others reach our users. With
+    C{[presence] enable = 1} our users also publish their state.
 
     C{[node] policy = package.module:Class} puts another class in its place, which may derive from this one.
     """
@@ -28,6 +29,10 @@ class DefaultPolicy:
         if request.method == "REGISTER" and node.is_ours(request.uri):
             await node.authenticate(request)
             node.save(request)
+            return
+        if node.takes_publish(request):
+            await node.authenticate(request)
+            node.handle_publish(request)
             return
         # Who calls himself one of our users has to prove it.
         if node.is_from_us(request):

@@ -13,8 +13,10 @@ from sipdmq.sip.status import reason_phrase
 __all__ = [
     "answer",
     "answer_parse_error",
+    "bad_event",
     "bad_extension",
     "bad_request",
+    "conditional_request_failed",
     "flow_failed",
     "forbidden",
     "interval_too_brief",
@@ -25,8 +27,10 @@ __all__ = [
     "out_of_order",
     "service_unavailable",
     "temporarily_unavailable",
+    "too_large",
     "too_many_contacts",
     "too_many_hops",
+    "unsupported_content",
     "unsupported_scheme",
 ]
 
@@ -158,3 +162,33 @@ def too_many_contacts() -> RequestRefused:
     403: the address-of-record has as many contacts as it may have.
     """
     return RequestRefused(403, reason="Forbidden (Too Many Contacts)")
+
+
+def conditional_request_failed() -> RequestRefused:
+    """
+    412: no publication has the entity tag of SIP-If-Match (RFC 3903 §6 step 3).
+    """
+    return RequestRefused(412)
+
+
+def too_large() -> RequestRefused:
+    """
+    413: the body is longer than it may be (RFC 3261 §21.4.11).
+    """
+    return RequestRefused(413)
+
+
+def unsupported_content(accepted: Iterable[str]) -> RequestRefused:
+    """
+    415, naming the content types that would do (RFC 3261 §21.4.13).
+    """
+    return RequestRefused(415, [("Accept", ", ".join(accepted))])
+
+
+def bad_event(allowed: Iterable[str]) -> RequestRefused:
+    """
+    489: an event package that we do not have, or none at all (RFC 6665 §8.3.2, RFC 3903 §6 step 2).
+
+    @param allowed: those that we have.
+    """
+    return RequestRefused(489, [("Allow-Events", ", ".join(allowed))])

@@ -1,0 +1,72 @@
+"""
+The section C{[presence]}: Kamailio's parameters of the module C{presence} with its names where there are such.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sipdmq.config.values import key, switch, whole
+from sipdmq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sipdmq.config.sections import NodeConfig
+
+__all__ = ["PresenceConfig", "check"]
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.\-]{1,64}", text):
+        raise ValueError("must be a name of letters, digits, '-', '_' and '.'")
+    return text
+
+
+@dataclass(frozen=True)
+class PresenceConfig:
+    """
+    C{[presence]}: what is published, and how it is replicated. Times in seconds.
+
+    @ivar enable: off, a PUBLISH is passed on like any other request.
+    @ivar max_body: bytes of one publication.
+    @ivar publications_per_presentity: in one event package.
+    @ivar publications: on this node, those of other nodes included.
+    @ivar enable_dmq: publications go to the other nodes, and theirs come here.
+    @ivar enable_pres_sync_dmq: a node that starts asks for all of them.
+    """
+
+    enable: bool = key(False, switch)
+    min_expires: int = key(60, whole(1, 2**31 - 1))
+    default_expires: int = key(3600, whole(1, 2**31 - 1))
+    max_expires: int = key(3600, whole(1, 2**31 - 1))
+    max_body: int = key(12_000, whole(200, 12_000))
+    publications_per_presentity: int = key(20, whole(1, 1000))
+    publications: int = key(100_000, whole(1, 10**8))
+    enable_dmq: bool = key(True, switch)
+    enable_pres_sync_dmq: bool = key(True, switch)
+    dmq_peer_id: str = key("presence", _name)
+
+
+def check(config: NodeConfig) -> None:
+    """
+    What is wrong with C{[presence]} in the light of other keys.
+
+    @raise ConfigError: see above.
+    """
+    presence = config.presence
+
+    def wrong(name: str, reason: str) -> ConfigError:
+        return ConfigError(config.path, "presence", name, reason)
+
+    if not presence.min_expires <= presence.default_expires <= presence.max_expires:
+        raise wrong(
+            "default_expires",
+            f"{presence.default_expires} must lie between min_expires ({presence.min_expires}) and max_expires "
+            f"({presence.max_expires})",
+        )
+    if not config.dmq.is_enabled or not presence.enable:
+        return
+    for other in ("sipdmq", config.dmq.notification_channel, config.usrloc.dmq_peer_id):
+        if presence.dmq_peer_id == other:
+            raise wrong("dmq_peer_id", f"'{other}' is the name of another channel")
