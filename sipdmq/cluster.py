@@ -30,6 +30,9 @@ from sipdmq.dmq.names import NodeNames
 from sipdmq.dmq.nodelist import NodeList
 from sipdmq.dmq.outbox import OutboxLimits
 from sipdmq.dmq.owner import FlowTokens
+from sipdmq.dmq.presence import PresencePeer
+from sipdmq.dmq.presence_form import PresenceForm
+from sipdmq.dmq.presence_merge import MergeLimits
 from sipdmq.dmq.screen import Screen, Senders
 from sipdmq.dmq.service import DMQService
 from sipdmq.dmq.trust import Trust, allowed_networks
@@ -61,7 +64,8 @@ class Cluster:
     @ivar functions: what policies get as C{node.dmq}.
     @ivar tokens: of the connections that only this node can reach.
     @ivar usrloc: L{None} where C{[usrloc] enable = 0}.
-    @ivar lookup: L{None}, too.
+    @ivar presence: L{None} where C{[presence]} is off, or its C{enable_dmq = 0}.
+    @ivar lookup: L{None} where C{usrloc} is.
     @ivar registrar: takes copies of REGISTERs, and leaves all others to the node's.
     @ivar copies: sends them.
     """
@@ -74,6 +78,7 @@ class Cluster:
         tokens: FlowTokens,
         has_peers: bool,
         usrloc: UsrlocPeer | None,
+        presence: PresencePeer | None,
         lookup: RemoteLookup | None,
         registrar: CopyReceiver,
         copies: RequestCopies,
@@ -85,6 +90,7 @@ class Cluster:
         self.tokens = tokens
         self._has_peers = has_peers
         self.usrloc = usrloc
+        self.presence = presence
         self.lookup = lookup
         self.registrar = registrar
         self.copies = copies
@@ -95,15 +101,18 @@ class Cluster:
         """
         What has numbers to show.
         """
-        parts = (self.service, self.copies, self.registrar)
-        return parts if self.usrloc is None else (*parts, self.usrloc)
+        return (self.service, self.copies, self.registrar, *self._peers)
+
+    @property
+    def _peers(self) -> list[UsrlocPeer | PresencePeer]:
+        return [peer for peer in (self.usrloc, self.presence) if peer is not None]
 
     def start(self) -> None:
         """
         Join.
         """
-        if self.usrloc is not None:
-            self.usrloc.start(self._has_peers)
+        for peer in self._peers:
+            peer.start(self._has_peers)
         self.service.start()
 
     def stop(self) -> Deferred[Any]:
@@ -112,8 +121,8 @@ class Cluster:
 
         @return: fires when the others have heard it, or when that takes too long.
         """
-        if self.usrloc is not None:
-            self.usrloc.stop()
+        for peer in self._peers:
+            peer.stop()
         draining = self.service.drain()
         if not draining.called:
             draining.addTimeout(DRAIN_TIME, self._clock)
@@ -243,9 +252,23 @@ def make_cluster(
         here = Source(Protocol(local.protocol), local.host, local.port, listener)
         lookup = RemoteLookup(clock, store, form, peer, service, here)
         private.add_verb(VERB, lookup.answer)
+    presence = None
+    if publications is not None and config.presence.enable_dmq:
+        presence = PresencePeer(
+            clock,
+            now,
+            publications,
+            PresenceForm(domains, senders.is_node_at, str(local)),
+            config.presence,
+            MergeLimits(forget_after=int(dmq.forget_after)),
+            service,
+            membership,
+            service,
+        )
+        channels.add(presence)
     has_peers = any(name != local and name not in others for name in names.known()) or len(names.known()) < len(
         dmq.notification_address
     )
     return Cluster(
-        clock, service, functions, tokens, has_peers, peer, lookup, copied, copies, screen
+        clock, service, functions, tokens, has_peers, peer, presence, lookup, copied, copies, screen
     )

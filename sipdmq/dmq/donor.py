@@ -4,7 +4,7 @@ Syncs and repairs: what other nodes are sent of the location store, page by page
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -28,14 +28,20 @@ PAGE_PAUSE: Final = 0.001
 class Donor:
     """
     Sends the store to others, a few users at a time: one errand for each node, the others one after the other.
+
+    @cvar store_interface: of the store.
+    @cvar what: is sent, for the log.
     """
+
+    store_interface: Any = ILocationStore
+    what = "contacts"
 
     def __init__(
         self,
         clock: IReactorTime,
-        store: ILocationStore,
-        wants: Callable[[ClusterNode, Errand], Callable[[Binding], bool]],
-        put: Callable[[ClusterNode, Binding, float], Any],
+        store: Any,
+        wants: Callable[[ClusterNode, Errand], Callable[[Any], bool]],
+        put: Callable[[ClusterNode, Any, float], Any],
         put_end: Callable[[ClusterNode, int], Any],
         owe: Callable[[ClusterNode, float], Any],
         is_active: Callable[[NodeName], bool],
@@ -43,6 +49,7 @@ class Donor:
         batch_usleep: int = 0,
     ) -> None:
         """
+        @param store: provides L{store_interface}.
         @param wants: gives the test of records for an errand.
         @param put: hands a record to the outbox of a node, with the age of the errand. Where it returns a Deferred,
             that is waited for: the outbox is full.
@@ -53,7 +60,7 @@ class Donor:
         @param batch_usleep: microseconds of that pause.
         """
         self._clock = IReactorTime(clock)
-        self._store = ILocationStore(store)
+        self._store = self.store_interface(store)
         self._wants = wants
         self._put = put
         self._put_end = put_end
@@ -143,18 +150,18 @@ class Donor:
         cursor = None
         count = since_pause = users = 0
         while True:
-            pages: list[Page] = []
-            reading = self._store.pages(cursor).addCallback(pages.append)
+            pages: list[tuple[Iterable[Any], Any]] = []
+            reading = self._page(cursor).addCallback(pages.append)
             if not pages:
                 yield reading
             if not pages:
                 return
-            page = pages[0]
-            for aor in dict.fromkeys(binding.aor for binding in page.bindings):
+            users_of_page, cursor = pages[0]
+            for user in users_of_page:
                 # As they are now: what a phone has changed meanwhile is in the outbox already, and must not be
                 # followed by what was before.
-                records: list[Binding] = []
-                reading = self._read(aor, records)
+                records: list[Any] = []
+                reading = self._read(user, records)
                 if not reading.called:
                     yield reading
                 users += 1
@@ -169,18 +176,26 @@ class Donor:
                 if since_pause >= self._batch_size if self._batch_size else users >= PAGE_AORS:
                     since_pause = users = 0
                     yield None
-            cursor = page.cursor
             if cursor is None:
                 break
         if errand.kind == SYNC and node.is_sipdmq:
             self._put_end(node, count)
         if count:
-            log.info("{node} was sent {count} contacts", node=str(node.name), count=count)
+            log.info("{node} was sent {count} {what}", node=str(node.name), count=count, what=self.what)
 
     def _age(self, errand: Errand) -> float:
         return 0.0 if errand.kind == SYNC else self._clock.seconds() - errand.since
 
-    def _read(self, aor: str, found: list[Binding]) -> Deferred[Update]:
+    def _page(self, cursor: Any) -> Deferred[tuple[Iterable[Any], Any]]:
+        """
+        @return: the users of one page, and the cursor of the next.
+        """
+        reading: Deferred[Page] = self._store.pages(cursor)
+        return reading.addCallback(
+            lambda page: (dict.fromkeys(binding.aor for binding in page.bindings), page.cursor)
+        )
+
+    def _read(self, aor: Any, found: list[Any]) -> Deferred[Any]:
         def look(records: tuple[Binding, ...]) -> tuple[Binding, ...]:
             found[:] = records
             return records

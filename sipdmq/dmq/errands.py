@@ -5,11 +5,9 @@ What a node is to be sent of the location store: everything, or what was changed
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from sipdmq.records import Binding
-
-__all__ = ["REPAIR", "RESTORE", "SYNC", "Errand", "records_for"]
+__all__ = ["REPAIR", "RESTORE", "SYNC", "Errand", "Told", "records_for"]
 
 SYNC: Final = "sync"
 REPAIR: Final = "repair"
@@ -21,6 +19,36 @@ _OTHERS_MARGIN: Final = 20.0
 """The same for what another node has told, whose clock is known to some seconds only."""
 _UNKNOWN_MARGIN: Final = 120.0
 """The same where its clock is not known: a Kamailio's."""
+
+
+class Told(Protocol):
+    """
+    What an errand has to know of a record: L{Binding<sipdmq.records.Binding>} and others say it.
+    """
+
+    @property
+    def told_by(self) -> str:
+        """
+        Who changed it last.
+        """
+
+    @property
+    def last_modified(self) -> int:
+        """
+        When, seconds since the epoch.
+        """
+
+    @property
+    def removed(self) -> bool:
+        """
+        Whether it is a tombstone.
+        """
+
+    @property
+    def is_hidden(self) -> bool:
+        """
+        Whether it is nobody's business.
+        """
 
 
 class Errand(NamedTuple):
@@ -42,7 +70,7 @@ def records_for(
     takes_removals: bool,
     answers_for: Callable[[str], bool],
     clock_difference: Callable[[str], float | None],
-) -> Callable[[Binding], bool]:
+) -> Callable[[Told], bool]:
     """
     Which records an errand is about.
 
@@ -56,7 +84,7 @@ def records_for(
         return lambda binding: not binding.is_hidden and (takes_removals or not binding.removed)
     earliest = {"": since - _OWN_MARGIN}  # last_modified, by who has told
 
-    def is_recent(binding: Binding) -> bool:
+    def is_recent(binding: Told) -> bool:
         told_by = binding.told_by
         if told_by not in earliest:
             difference = clock_difference(told_by)

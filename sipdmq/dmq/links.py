@@ -237,8 +237,9 @@ class Link:
         if box is None:
             peer = self._channels.find(channel)
             batch = getattr(peer, "batch_contacts", self._limits.batch_changes)
+            limits = self._limits._replace(batch_changes=batch)
             group_of = getattr(peer, "group_of", None)
-            box = self._boxes[channel] = Outbox(self._limits._replace(batch_changes=batch), group_of)
+            box = self._boxes[channel] = Outbox(limits, group_of, getattr(peer, "supersede", None))
         return box
 
     def put(self, channel: str, key: str, fragment: bytes, age: float = 0.0) -> Deferred[None] | None:

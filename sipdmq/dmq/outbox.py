@@ -95,13 +95,21 @@ class Outbox:
     BUSY_PAUSE: Final = 0.5
     """Seconds to leave a node alone that has said it is busy."""
 
-    def __init__(self, limits: OutboxLimits, group_of: Callable[[str], str] | None = None) -> None:
+    def __init__(
+        self,
+        limits: OutboxLimits,
+        group_of: Callable[[str], str] | None = None,
+        supersede: Callable[[bytes, bytes], bytes] | None = None,
+    ) -> None:
         """
         @param group_of: of keys of one group only one message is on its way: the receiver may take messages in any
             order; by default each key is a group.
+        @param supersede: given a fragment that was not sent and the newer one of its key, makes the one that takes the
+            place of both; L{None}: that is the newer one, as where each says all there is to say.
         """
         self._limits = limits
         self._group_of = group_of
+        self._supersede = supersede
         self._waiting: dict[str, _Change] = {}  # in the order in which the keys were put first
         self._halves: deque[tuple[str, ...]] = deque()  # keys in waiting that go together: of a batch that was refused
         self._sent: dict[int, tuple[tuple[str, ...], tuple[_Change, ...]]] = {}
@@ -153,8 +161,10 @@ class Outbox:
         """
         if self.is_stopped:
             return False
-        size = len(fragment) + len(key) + _OVERHEAD
         replaced = self._waiting.get(key)
+        if replaced is not None and self._supersede is not None:
+            fragment = self._supersede(replaced.fragment, fragment)
+        size = len(fragment) + len(key) + _OVERHEAD
         if replaced is not None:
             size -= len(replaced.fragment) + len(key) + _OVERHEAD
             since = min(since, replaced.since)
@@ -263,7 +273,12 @@ class Outbox:
         self._waiting = {}
         for key, change in zip(keys, changes):
             if key in newer:
-                self._waiting[key] = newer.pop(key)._replace(since=change.since)
+                kept = newer.pop(key)
+                if self._supersede is not None:
+                    fragment = self._supersede(change.fragment, kept.fragment)
+                    self._size += len(fragment) - len(kept.fragment)
+                    kept = kept._replace(fragment=fragment)
+                self._waiting[key] = kept._replace(since=change.since)
             else:
                 self._waiting[key] = change
                 self._size += len(change.fragment) + len(key) + _OVERHEAD

@@ -63,6 +63,20 @@ class Publication(NamedTuple):
     told_by: str = ""
     known_until: int = 0
 
+    @property
+    def last_modified(self) -> int:
+        """
+        When it was changed, as L{Binding.last_modified<sipdmq.records.Binding>}.
+        """
+        return self.recv
+
+    @property
+    def is_hidden(self) -> bool:
+        """
+        As L{Binding.is_hidden<sipdmq.records.Binding>}: there is no such thing here.
+        """
+        return False
+
 
 class PublicationChange(NamedTuple):
     """

@@ -1,0 +1,32 @@
+"""
+Syncs and repairs of publications.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from sipdmq.dmq.donor import Donor
+from sipdmq.interfaces.publications import IPublicationStore
+
+__all__ = ["PublicationDonor"]
+
+
+class PublicationDonor(Donor):
+    """
+    Sends publications to others, a few presentities at a time.
+    """
+
+    store_interface = IPublicationStore
+    what = "publications"
+
+    def _page(self, cursor: Any) -> Deferred[tuple[Iterable[Any], Any]]:
+        page = self._store.page(cursor)
+        return succeed((page.presentities, page.cursor))
+
+    def _read(self, presentity: Any, found: list[Any]) -> Deferred[Any]:
+        found[:] = self._store.records(*presentity)
+        return succeed(None)

@@ -1,0 +1,321 @@
+"""
+The JSON of channel C{presence}, as Kamailio reads and writes it (WIRE §5, §8). Pure.
+
+A message holds one action. Kamailio up to 6.1.4 refuses one with a key that it does not know, so what is ours alone
+(C{by}, action 5) goes to nodes of ours only. A refresh repeats the document: a Kamailio keeps none that it is not told
+again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Mapping
+from typing import Any, Final, NamedTuple
+
+from sipdmq.errors import DecodeError
+from sipdmq.sip.grammar import TOKEN
+
+__all__ = [
+    "CONTENT_TYPE",
+    "SYNC_REQUEST",
+    "Presence",
+    "PresentityMissing",
+    "PresentitySync",
+    "PresentitySyncEnd",
+    "PresentityUpdate",
+    "decode",
+    "encode",
+    "encode_sync_end",
+    "supersede",
+]
+
+CONTENT_TYPE: Final = "application/json"
+SYNC_REQUEST: Final = b'{"action":2}'
+HARD_STATE: Final = -1
+"""C{expires} of what never expires."""
+
+_UPDATE, _SYNC, _SYNC_END = 1, 2, 5
+_MAX_BODY: Final = 60_000
+_LONGEST_NUMBER: Final = 18  # digits
+_ABSURD: Final = 2**63
+
+_KEYS: Final = frozenset(
+    ("action", "presentity", "t_new", "cur_etag", "sphere", "ruid", "body", "subscription", "by", "count")
+)
+_PRESENTITY_KEYS: Final = frozenset(("domain", "user", "etag", "expires", "recv", "sender", "event"))
+_SUBSCRIPTION_KEYS: Final = frozenset(
+    (
+        *("pres_uri", "contact", "local_contact", "watcher_domain", "watcher_user", "from_domain", "from_user"),
+        *("to_domain", "to_user", "from_tag", "to_tag", "user_agent", "callid", "reason", "socket_info"),
+        *("record_route", "event_id", "event", "local_cseq", "remote_cseq", "expires", "flags", "status", "version"),
+        *("updated", "updated_winfo", "recv"),
+    )
+)
+
+
+class PresentityUpdate(NamedTuple):
+    """
+    A publication was made, changed or removed.
+
+    @ivar etag: of a new one its tag, else the tag that it had before.
+    @ivar cur_etag: the tag that it has now; empty for a new one and for a removal.
+    @ivar expires: seconds from C{recv}; 0: it is removed; -1: it never expires.
+    @ivar recv: seconds since the epoch, when the PUBLISH came; 0: not told.
+    @ivar is_new: Kamailio's C{t_new}.
+    @ivar body: L{None}: not told.
+    @ivar by: between sipdmq nodes: the node that changed it last, where that is not the sender.
+    """
+
+    domain: str
+    user: str
+    event: str
+    etag: str
+    expires: int
+    recv: int
+    is_new: bool
+    cur_etag: str = ""
+    ruid: str = ""
+    body: bytes | None = None
+    sender: str = ""
+    by: str = ""
+
+
+class PresentitySync(NamedTuple):
+    """
+    The sender wants all publications.
+    """
+
+
+class PresentitySyncEnd(NamedTuple):
+    """
+    Between sipdmq nodes: all that was asked for has been sent.
+
+    @ivar records: of the whole sync.
+    """
+
+    records: int
+
+
+class PresentityMissing(NamedTuple):
+    """
+    An update of nothing. Kamailio answers it with 500.
+    """
+
+
+Presence = PresentityUpdate | PresentitySync | PresentitySyncEnd | PresentityMissing
+
+# reading
+
+
+def _number(text: str) -> int:
+    return int(text) if len(text) <= _LONGEST_NUMBER else _ABSURD
+
+
+def _fraction(text: str) -> int:
+    """
+    Kamailio: numbers are doubles cut to whole ones.
+    """
+    number = float(text) if len(text) <= 2 * _LONGEST_NUMBER else float("inf")
+    return int(number) if abs(number) < _ABSURD else _ABSURD
+
+
+def _constant(text: str) -> object:
+    raise DecodeError(f"{text} is no number")
+
+
+_decoder: Final = json.JSONDecoder(
+    parse_int=_number, parse_float=_fraction, parse_constant=_constant, strict=False
+)
+_encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
+
+
+def decode(body: bytes, events: Container[str]) -> Presence | None:
+    """
+    Read the JSON of one C{presence} message.
+
+    @param events: the event packages that this node has.
+    @return: L{None} where there is nothing to do: an empty object, action 0, one that is no number or that nobody
+        knows, and subscriptions of Kamailios, who notify their watchers themselves.
+    @raise DecodeError: it cannot be read, has an unknown key, or is about an event package that this node has not:
+        nothing was applied.
+    @see: WIRE §5, §8, §13
+    """
+    document = _read(body)
+    if document == []:
+        return None
+    if not isinstance(document, dict):
+        raise DecodeError("must be an object")
+    _check_keys(document, _KEYS)
+    for name, keys in (("presentity", _PRESENTITY_KEYS), ("subscription", _SUBSCRIPTION_KEYS)):
+        if name in document:
+            if not isinstance(document[name], dict):
+                raise DecodeError(f"{name} must be an object")
+            _check_keys(document[name], keys)
+    for name in ("cur_etag", "sphere", "ruid", "by"):
+        _read_string(document, name, 512)
+    action = document.get("action", 0)
+    if not isinstance(action, int) or isinstance(action, bool):
+        return None
+    if action == _SYNC:
+        return PresentitySync()
+    if action == _SYNC_END:
+        return PresentitySyncEnd(_read_number(document, "count", 0, 2**40))
+    if action != _UPDATE:
+        return None
+    if "presentity" not in document:
+        return PresentityMissing()
+    return _update(document, document["presentity"], events)
+
+
+def _read(body: bytes) -> Any:
+    """
+    @param body: a C string: it ends at the first NUL. What stands behind the document does not count.
+    """
+    text = body.partition(b"\0")[0].decode("utf-8", "surrogateescape").lstrip(" \t\r\n")
+    try:
+        return _decoder.raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        raise DecodeError("no JSON") from None
+
+
+def _check_keys(document: Mapping[str, Any], known: Container[str]) -> None:
+    for name in document:
+        if name not in known:
+            raise DecodeError("unknown key")
+
+
+def _update(document: Mapping[str, Any], presentity: Mapping[str, Any], events: Container[str]) -> PresentityUpdate:
+    event = _read_string(presentity, "event", 64)
+    if event not in events:
+        raise DecodeError("unknown event package")
+    user, domain = _read_string(presentity, "user", 256), _read_string(presentity, "domain", 256)
+    if not user or not domain or not _is_name(user) or not _is_name(domain):
+        raise DecodeError("user or domain is none")
+    etag, cur_etag = _read_string(presentity, "etag", 200), _read_string(document, "cur_etag", 200)
+    if not TOKEN.fullmatch(etag) or (cur_etag and not TOKEN.fullmatch(cur_etag)):
+        raise DecodeError("etag must be a token")
+    return PresentityUpdate(
+        domain,
+        user,
+        event,
+        etag,
+        _read_number(presentity, "expires", HARD_STATE, 2**32 - 1),
+        _read_number(presentity, "recv", 0, 2**40),
+        _read_number(document, "t_new", 0, 2**31) == 1,
+        cur_etag,
+        _read_string(document, "ruid", 128),
+        _read_body(document),
+        _read_string(presentity, "sender", 512),
+        _read_string(document, "by", 128),
+    )
+
+
+def _is_name(text: str) -> bool:
+    """
+    Whether a text can be one half of an AoR.
+    """
+    return not any(character in " @<>\"'" for character in text)
+
+
+def _read_string(document: Mapping[str, Any], name: str, longest: int) -> str:
+    value = document.get(name, "")
+    if not isinstance(value, str):
+        raise DecodeError(f"{name} must be a string")
+    if "\0" in value:  # Kamailio: \u0000 is dropped
+        value = value.replace("\0", "")
+    if len(value) > longest:
+        raise DecodeError(f"{name} is too long")
+    if not value.isprintable():
+        if any(character < " " or character == "\x7f" for character in value):
+            raise DecodeError(f"{name} has a control character")
+        _encoded(value, name)
+    return value
+
+
+def _encoded(value: str, name: str) -> bytes:
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise DecodeError(f"{name} has half a character") from None
+
+
+def _read_body(document: Mapping[str, Any]) -> bytes | None:
+    value = document.get("body")
+    if value is None and "body" not in document:
+        return None
+    if not isinstance(value, str):
+        raise DecodeError("body must be a string")
+    body = _encoded(value.replace("\0", ""), "body")
+    if len(body) > _MAX_BODY:
+        raise DecodeError("body is too long")
+    return body
+
+
+def _read_number(document: Mapping[str, Any], name: str, least: int, greatest: int) -> int:
+    value = document.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DecodeError(f"{name} must be a number")
+    if not least <= value <= greatest:
+        raise DecodeError(f"{name} is out of range")
+    return value
+
+
+# writing
+
+
+def encode(update: PresentityUpdate) -> bytes:
+    """
+    One publication as a Kamailio 5.6.3 writes it.
+    """
+    presentity: dict[str, object] = {
+        "domain": update.domain,
+        "user": update.user,
+        "etag": update.etag,
+        "expires": update.expires,
+        "recv": update.recv,
+    }
+    if update.sender:
+        presentity["sender"] = update.sender
+    presentity["event"] = update.event
+    values: dict[str, object] = {
+        "action": _UPDATE,
+        "presentity": presentity,
+        "t_new": int(update.is_new),
+        "cur_etag": update.cur_etag,
+        "ruid": update.ruid,
+        "body": (update.body or b"").decode("utf-8", "surrogateescape"),
+    }
+    if update.by:
+        values["by"] = update.by
+    return _encoder.encode(values).encode("utf-8", "surrogateescape")
+
+
+def encode_sync_end(count: int) -> bytes:
+    """
+    The last message of a sync between sipdmq nodes.
+    """
+    return b'{"action":%d,"count":%d}' % (_SYNC_END, count)
+
+
+def supersede(waiting: bytes, newer: bytes) -> bytes:
+    """
+    A change in the place of an earlier one that was not sent: a Kamailio finds a publication by the entity tag that it
+    was told last, so the change begins there.
+
+    @param waiting: L{encode}d; so C{newer}, of the same publication.
+    """
+    old, new = _document(waiting), _document(newer)
+    if old is None or new is None or new["t_new"]:
+        return newer
+    if not old["t_new"]:
+        new["presentity"]["etag"] = old["presentity"]["etag"]
+    elif new["cur_etag"]:
+        new["t_new"] = 1
+        new["presentity"]["etag"] = new["cur_etag"]
+        new["cur_etag"] = ""
+    return _encoder.encode(new).encode("utf-8", "surrogateescape")
+
+
+def _document(fragment: bytes) -> Any:
+    document = json.loads(fragment.decode("utf-8", "surrogateescape"))
+    return document if "presentity" in document else None
