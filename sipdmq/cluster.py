@@ -31,6 +31,7 @@ from sipdmq.dmq.nodelist import NodeList
 from sipdmq.dmq.outbox import OutboxLimits
 from sipdmq.dmq.owner import FlowTokens
 from sipdmq.dmq.presence import PresencePeer
+from sipdmq.dmq.presence_copied import PublishCopyReceiver
 from sipdmq.dmq.presence_form import PresenceForm
 from sipdmq.dmq.presence_merge import MergeLimits
 from sipdmq.dmq.screen import Screen, Senders
@@ -67,6 +68,7 @@ class Cluster:
     @ivar presence: L{None} where C{[presence]} is off, or its C{enable_dmq = 0}.
     @ivar lookup: L{None} where C{usrloc} is.
     @ivar registrar: takes copies of REGISTERs, and leaves all others to the node's.
+    @ivar publisher: the same of PUBLISHes; L{None} where C{[presence]} is off.
     @ivar copies: sends them.
     """
 
@@ -81,6 +83,7 @@ class Cluster:
         presence: PresencePeer | None,
         lookup: RemoteLookup | None,
         registrar: CopyReceiver,
+        publisher: PublishCopyReceiver | None,
         copies: RequestCopies,
         screen: Callable[[ITransactionUser], Screen],
     ) -> None:
@@ -93,6 +96,7 @@ class Cluster:
         self.presence = presence
         self.lookup = lookup
         self.registrar = registrar
+        self.publisher = publisher
         self.copies = copies
         self.screen = screen
 
@@ -101,7 +105,8 @@ class Cluster:
         """
         What has numbers to show.
         """
-        return (self.service, self.copies, self.registrar, *self._peers)
+        parts = (self.service, self.copies, self.registrar, *self._peers)
+        return parts if self.publisher is None else (*parts, self.publisher)
 
     @property
     def _peers(self) -> list[UsrlocPeer | PresencePeer]:
@@ -233,17 +238,26 @@ def make_cluster(
     )
     bounds = Limits(config.limits.contacts_per_aor, int(dmq.forget_after))
     senders = Senders(membership, links, service.is_shown, dmq.require_tls)
-    copies = RequestCopies(clock, sender, membership, senders, links, store, domains, form)
+    presence_form = PresenceForm(domains, senders.is_node_at, str(local))
+    presence_bounds = MergeLimits(forget_after=int(dmq.forget_after))
+    copies = RequestCopies(clock, sender, membership, senders, links, store, domains, form, presence_form)
     copied = CopyReceiver(clock, now, registrar, domains, senders, form, bounds)
     functions = DMQFunctions(
         service, clock, local, listener, dmq.sl_send, copies.replicate, senders.is_from_node
     )
-    takes_copies = "REGISTER" in dmq.replicate
-    if takes_copies:
+    takers: dict[str, ITransactionUser] = {}
+    if "REGISTER" in dmq.replicate:
         registrar.registered = copies.registered
+        takers["REGISTER"] = copied
+    copied_publications = None
+    if publisher is not None:
+        copied_publications = PublishCopyReceiver(now, publisher, domains, senders, presence_form, presence_bounds)
+        if "PUBLISH" in dmq.replicate:
+            publisher.published = copies.published
+            takers["PUBLISH"] = copied_publications
 
     def screen(user: ITransactionUser) -> Screen:
-        return Screen(user, senders, ids, copied if takes_copies else None)
+        return Screen(user, senders, ids, takers)
 
     peer = lookup = None
     if usrloc.enable:
@@ -258,9 +272,9 @@ def make_cluster(
             clock,
             now,
             publications,
-            PresenceForm(domains, senders.is_node_at, str(local)),
+            presence_form,
             config.presence,
-            MergeLimits(forget_after=int(dmq.forget_after)),
+            presence_bounds,
             service,
             membership,
             service,
@@ -270,5 +284,16 @@ def make_cluster(
         dmq.notification_address
     )
     return Cluster(
-        clock, service, functions, tokens, has_peers, peer, presence, lookup, copied, copies, screen
+        clock,
+        service,
+        functions,
+        tokens,
+        has_peers,
+        peer,
+        presence,
+        lookup,
+        copied,
+        copied_publications,
+        copies,
+        screen,
     )

@@ -337,7 +337,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
             raise
     taker = registrar if cluster is None else cluster.registrar
     functions = NodeFunctions(domains, store, taker, proxy, gateways, authenticator, credentials)
-    functions.publisher = publisher
+    functions.publisher = publisher if cluster is None else cluster.publisher
 
     def respond_to_source(request: Request, response: Response, source: Source) -> None:
         transactions.send_stateless(response, transport.response_target(request, source))

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.config import AuthConfig, DMQConfig, NodeConfig, NodeSection, UsrlocConfig
+from sipdmq.config import AuthConfig, DMQConfig, NodeConfig, NodeSection, PresenceConfig, UsrlocConfig
 from sipdmq.records import Listener, Protocol
 from sipdmq.sip.message import Message, Request
 from sipdmq.sip.parser import parse_message
@@ -52,6 +52,7 @@ class DMQNetwork:
         policy: Any = None,
         usrloc: bool = False,
         users: str = "",
+        presence: PresenceConfig | None = None,
         **keys: Any,
     ) -> MemoryNode:
         """
@@ -72,6 +73,7 @@ class DMQNetwork:
             auth=AuthConfig(enable=bool(users), users=users, secret="0" * 64),
             dmq=dmq,
             usrloc=replace(UsrlocConfig(), enable=usrloc),
+            presence=presence or PresenceConfig(),
         )
         if policy is not None:
             self._case.patch(_composition(), "load_policy", lambda config: policy)

@@ -16,12 +16,14 @@ from sipdmq.core.functions import RoutedRequest
 from sipdmq.dmq.envelope import length_limit, message_length
 from sipdmq.dmq.links import KdmqSender
 from sipdmq.dmq.membership import Membership
-from sipdmq.dmq.own_headers import registered_values, remove_own_headers, write_registered
+from sipdmq.dmq.own_headers import registered_values, remove_own_headers, write_published, write_registered
+from sipdmq.dmq.presence_form import PresenceForm
 from sipdmq.dmq.screen import Senders
 from sipdmq.dmq.usrloc_form import UsrlocForm
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.location import ILocationStore
 from sipdmq.interfaces.messages import IClientUser, IRequestSender, IServerTransaction
+from sipdmq.interfaces.publications import PublicationChange
 from sipdmq.records import Binding, ClusterNode, NodeName, Origin
 from sipdmq.sip.message import Request, Response
 
@@ -90,11 +92,12 @@ class RequestCopies:
         store: ILocationStore,
         domains: Domains,
         form: UsrlocForm,
+        presence_form: PresenceForm,
     ) -> None:
         """
         @param senders: knows what is a copy itself.
         @param links: knows where a node is reached.
-        @param form: how records are told of.
+        @param form: how records are told of; so C{presence_form}, of publications.
         """
         self._clock = IReactorTime(clock)
         self._sender = IRequestSender(sender)
@@ -104,6 +107,7 @@ class RequestCopies:
         self._store = ILocationStore(store)
         self._domains = domains
         self._form = form
+        self._presence_form = presence_form
         self._unanswered: dict[NodeName, int] = {}
         self._sent = 0
         self._dropped = 0
@@ -125,17 +129,25 @@ class RequestCopies:
         """
         self._replicate(transaction, False)
 
+    def published(self, transaction: IServerTransaction, change: PublicationChange) -> None:
+        """
+        The same of a PUBLISH.
+        """
+        self._replicate(transaction, False, change)
+
     def replicate(self, request: RoutedRequest, skip_loop_test: bool = False) -> int:
         """
-        Send a request as it was received to every active node, with a Via of ours and one hop less. With a REGISTER,
-        nodes of ours are told what was made of it here, if it was saved before.
+        Send a request as it was received to every active node, with a Via of ours and one hop less. With a REGISTER or
+        PUBLISH, nodes of ours are told what was made of it here, if it was saved, or taken, before.
 
         @param skip_loop_test: also if it came from a node; only Max-Forwards ends the loop then.
         @return: to how many nodes.
         """
-        return self._replicate(request.transaction, skip_loop_test)
+        return self._replicate(request.transaction, skip_loop_test, request.published)
 
-    def _replicate(self, transaction: IServerTransaction, skip_loop_test: bool) -> int:
+    def _replicate(
+        self, transaction: IServerTransaction, skip_loop_test: bool, published: PublicationChange | None = None
+    ) -> int:
         received: Request = transaction.request
         if not skip_loop_test and self._senders.may_be_copy(received, transaction.source):
             return 0
@@ -152,7 +164,11 @@ class RequestCopies:
         self._send(copy, others)
         ours = [node for node in nodes if node.is_sipdmq]
         aor = self._domains.aor_of(received.to.uri) if received.method == "REGISTER" and ours else None
-        if aor is None:
+        if published is not None:
+            told = copy.copy()
+            write_published(told.headers, self._presence_form.update(published.publication))
+            self._send(told, ours)
+        elif aor is None:
             self._send(copy, ours)
         else:
             self._send_told(copy, ours, aor)

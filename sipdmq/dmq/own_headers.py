@@ -7,6 +7,9 @@ for nobody else.
 C{X-Sipdmq-Registered} stands in a copy of a REGISTER (WIRE §12), once for each record that the REGISTER wrote or
 removed, and holds what channel C{usrloc} would tell of it: C{ruid}, C{last_modified}, where it came from (C{received}),
 until when it lives, and in front of its path the node that has its connection. So all nodes hold one record.
+
+C{X-Sipdmq-Published} stands in a copy of a PUBLISH, once, and holds what channel C{presence} would tell of it, without
+the document, which the copy has itself. So all nodes know one entity tag, and a phone may refresh at any of them.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from sipdmq.dmq.presence_json import PresentityUpdate
+from sipdmq.dmq.presence_json import decode as decode_presence
+from sipdmq.dmq.presence_json import encode as encode_presence
 from sipdmq.dmq.usrloc_form import UsrlocForm
 from sipdmq.dmq.usrloc_json import UsrlocRemove, UsrlocUpdate, decode
 from sipdmq.errors import DecodeError
@@ -22,10 +28,19 @@ from sipdmq.sip.headers import Headers
 from sipdmq.sip.message import Request
 from sipdmq.sip.params import format_params
 
-__all__ = ["has_own_headers", "read_registered", "registered_values", "remove_own_headers", "write_registered"]
+__all__ = [
+    "has_own_headers",
+    "read_published",
+    "read_registered",
+    "registered_values",
+    "remove_own_headers",
+    "write_published",
+    "write_registered",
+]
 
 _PREFIX: Final = "x-sipdmq-"
 _REGISTERED: Final = "X-Sipdmq-Registered"
+_PUBLISHED: Final = "X-Sipdmq-Published"
 _MAX_VALUE: Final = 8000
 """Characters: a little less than C{[limits] header_length}, above which the receiver refuses the whole request."""
 _MAX_VALUES: Final = 64
@@ -107,3 +122,25 @@ def read_registered(request: Request, form: UsrlocForm, aor: str) -> tuple[list[
                 binding = binding._replace(params=format_params(kept))
             bindings.append(binding._replace(aor=aor))
     return bindings, faults
+
+
+def write_published(headers: Headers, update: PresentityUpdate) -> None:
+    """
+    Add what is told of a publication.
+    """
+    headers.add(_PUBLISHED, encode_presence(update._replace(body=b"")).decode("utf-8", "surrogateescape"))
+
+
+def read_published(request: Request) -> PresentityUpdate | None:
+    """
+    What another node tells of the publication that a PUBLISH has changed there.
+
+    @return: L{None}: nothing that can be used. Then it is a PUBLISH like any other.
+    """
+    event = request.headers.first.get("event", "").partition(";")[0].strip(" \t")
+    value = request.headers.first.get(_PUBLISHED.lower(), "")
+    try:
+        found = decode_presence(value.encode("utf-8", "surrogateescape"), (event,))
+    except DecodeError:
+        return None
+    return found if isinstance(found, PresentityUpdate) else None

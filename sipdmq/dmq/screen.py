@@ -4,7 +4,7 @@ What stands in front of the dispatcher of a node in a cluster: who is a node, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from zope.interface import implementer
 
@@ -134,16 +134,16 @@ class Screen:
     """
 
     def __init__(
-        self, user: ITransactionUser, senders: Senders, ids: Ids, copies: ITransactionUser | None = None
+        self, user: ITransactionUser, senders: Senders, ids: Ids, copies: Mapping[str, ITransactionUser]
     ) -> None:
         """
         @param user: gets all else.
-        @param copies: gets copies of REGISTERs; L{None}: they are for the policy.
+        @param copies: who gets copies of REGISTERs and PUBLISHes, by the method; else they are for the policy.
         """
         self._user = ITransactionUser(user)
         self._senders = senders
         self._ids = ids
-        self._copies = copies
+        self._copies = {method: ITransactionUser(taker) for method, taker in copies.items()}
 
     def request_received(self, transaction: IServerTransaction) -> None:
         """
@@ -151,13 +151,10 @@ class Screen:
         """
         request: Request = transaction.request
         has_own = has_own_headers(request.headers)
-        if request.method == "REGISTER" and (has_own or self._copies is not None):
+        if request.method in _COPIED and (has_own or request.method in self._copies):
             try:
                 if self._senders.is_copy(request, transaction.source):
-                    if self._copies is None:
-                        self._user.request_received(transaction)
-                    else:
-                        self._copies.request_received(transaction)
+                    self._copies.get(request.method, self._user).request_received(transaction)
                     return
             except RequestRefused as refusal:
                 self._refuse(transaction, refusal)

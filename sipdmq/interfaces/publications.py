@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from sipdmq.interfaces.messages import ITransactionUser
 from sipdmq.records import Origin
@@ -182,6 +182,11 @@ class IPublisher(ITransactionUser):
     """
     Takes PUBLISH requests: Kamailio's C{handle_publish()}.
     """
+
+    published = Attribute(
+        "Called with the L{IServerTransaction<sipdmq.interfaces.messages.IServerTransaction>} of each PUBLISH of a "
+        "phone that was stored, when it has been answered, and its L{PublicationChange}; C{None}: nobody wants to know."
+    )
 
     def publish(transaction, request):
         """
