@@ -40,6 +40,9 @@ class RefusalTests(SynchronousTestCase):
             (refuse.too_many_contacts(), 403, ()),
             (refuse.not_found(), 404, ()),
             (refuse.method_not_allowed(["OPTIONS", "REGISTER"]), 405, (("Allow", "OPTIONS, REGISTER"),)),
+            (refuse.conditional_request_failed(), 412, ()),
+            (refuse.too_large(), 413, ()),
+            (refuse.unsupported_content(["a/b", "c/d"]), 415, (("Accept", "a/b, c/d"),)),
             (refuse.unsupported_scheme(), 416, ()),
             (refuse.bad_extension(["foo", "bar"]), 420, (("Unsupported", "foo, bar"),)),
             (refuse.interval_too_brief(60), 423, (("Min-Expires", "60"),)),
@@ -48,6 +51,7 @@ class RefusalTests(SynchronousTestCase):
             (refuse.no_such_dialog(), 481, ()),
             (refuse.merged_request(), 482, ()),
             (refuse.too_many_hops(), 483, ()),
+            (refuse.bad_event(["presence", "dialog"]), 489, (("Allow-Events", "presence, dialog"),)),
             (refuse.out_of_order(), 500, ()),
             (refuse.service_unavailable(), 503, ()),
         )
@@ -56,7 +60,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual((refusal.status, refusal.headers), (status, headers))
 
     def test_every_public_name_is_tried_here(self) -> None:
-        self.assertEqual(len(refuse.__all__), 15 + len(("answer", "answer_parse_error")))
+        self.assertEqual(len(refuse.__all__), 19 + len(("answer", "answer_parse_error")))
 
 
 class AnswerTests(SynchronousTestCase):

@@ -247,3 +247,35 @@ class PropertyTests(SynchronousTestCase):
             done(Outcome.TAKEN)
         self.assertEqual(arrived, put)
         self.assertEqual((len(box), box.size, box.unanswered, box.is_dirty), (0, 0, 0, False))
+
+
+class SupersedeTests(SynchronousTestCase):
+    """
+    Where a change does not say all there is to say.
+    """
+
+    def make(self) -> Outbox:
+        return Outbox(OutboxLimits(batch_window=0.0), None, lambda waiting, newer: waiting + newer)
+
+    def test_the_newer_one_takes_the_place_of_both(self) -> None:
+        box = self.make()
+        box.put("a", b"1", 0)
+        first = box.take(0, ROOM)
+        assert first is not None
+        box.put("a", b"2", 0)
+        box.put("a", b"3", 0)
+        box.done(first.number, Outcome.TAKEN, 0)
+        batch = box.take(0, ROOM)
+        assert batch is not None
+        self.assertEqual((batch.fragments, box.size), ((b"23",), 0))
+
+    def test_what_was_sent_and_not_taken_counts_as_not_sent(self) -> None:
+        box = self.make()
+        box.put("a", b"1", 0)
+        first = box.take(0, ROOM)
+        assert first is not None
+        box.put("a", b"2", 0)
+        box.done(first.number, Outcome.BUSY, 0)
+        batch = box.take(10, ROOM)
+        assert batch is not None
+        self.assertEqual((batch.fragments, box.size), ((b"12",), 0))

@@ -166,6 +166,21 @@ class InwardTests(PresenceTestCase):
         ((node, change),) = self.sent()
         self.assertEqual((node, change.by), (KAMAILIO.name, ""))
 
+    def test_ours_that_has_lost_may_have_reached_another_kamailio_first(self) -> None:
+        """
+        It does not find the tag any more that the winner is about.
+        """
+        third = KAMAILIO._replace(name=NodeName(Protocol.UDP, "192.0.2.13", 5060))
+        self.cluster.members.append(third)
+        self.put(make_publication())
+        self.put(make_publication(etag="r1x.1", previous="r1.0", version=1))
+        self.sent()
+        self.receive(told("r1.0", is_new=False, cur_etag="a.1.2.1", recv=EPOCH + 1))
+        ((node, change),) = self.sent()
+        self.assertEqual((node, change.etag, change.cur_etag), (third.name, "r1x.1", "a.1.2.1"))
+        self.receive(told("a.1.2.1", is_new=False, cur_etag="a.1.3.2", recv=EPOCH + 2))
+        self.assertEqual(self.sent(), [])
+
     def test_one_presentity_in_order(self) -> None:
         from sipdmq.dmq.presence_json import encode
         from sipdmq.records import ChannelMessage, Source
@@ -319,3 +334,22 @@ class FormTests(PresenceTestCase):
         ):  # fmt: skip
             node = ClusterNode(name, NodeStatus.ACTIVE, release, is_ours)
             self.assertEqual(is_kamailio_5(node), expected)
+
+
+class RestoreTests(PresenceTestCase):
+    def test_a_kamailio_that_was_lost_is_repaired_by_one(self) -> None:
+        self.peer.start(False)
+        self.put(make_publication())
+        self.sent()
+        self.cluster.restorers = {KAMAILIO_6.name: OURS.name}
+        self.peer.repair(KAMAILIO_6, 10.0)
+        self.clock.pump([0.1] * 50)
+        self.assertEqual((self.sent(), self.cluster.asked), ([], []))
+        self.cluster.restorers = {KAMAILIO_6.name: HERE}
+        self.peer.repair(KAMAILIO_6, 10.0)
+        self.peer.node_joined(KAMAILIO_6)
+        ((_, node, body, waiting),) = self.cluster.asked
+        self.assertEqual((node, body), (KAMAILIO_6.name, b'{"action":2}'))
+        waiting.callback(FakeResponse(200))
+        self.clock.pump([0.1] * 50)
+        self.assertEqual([(change.etag, change.is_new) for _, change in self.sent()], [("r1.0", True)])

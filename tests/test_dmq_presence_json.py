@@ -193,6 +193,7 @@ class WriteTests(SynchronousTestCase):
         told = self.update._replace(by="sip:192.0.2.2:5060")
         self.assertEqual(read(encode(told)), told)
         self.assertEqual(decode(encode_sync_end(7), EVENTS), PresentitySyncEnd(7))
+        self.assertEqual(decode(encode_sync_end(7, True), EVENTS), PresentitySyncEnd(7, True))
 
     @given(st.text(max_size=20), st.integers(-1, 2**32 - 1), st.booleans())
     def test_what_is_written_is_read_again(self, text: str, expires: int, is_new: bool) -> None:

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from sipdmq.config import PresenceConfig
-from sipdmq.dmq.errands import REPAIR, SYNC, Errand, records_for
+from sipdmq.dmq.errands import REPAIR, RESTORE, SYNC, Errand, records_for
 from sipdmq.dmq.newcomer import Newcomer, Readiness
 from sipdmq.dmq.presence_donor import PublicationDonor
 from sipdmq.dmq.presence_form import PresenceForm
@@ -32,6 +32,7 @@ from sipdmq.dmq.presence_json import (
     supersede,
 )
 from sipdmq.dmq.presence_merge import MergeLimits, merge
+from sipdmq.dmq.restores import Restores
 from sipdmq.dmq.usrloc_form import UNKNOWN
 from sipdmq.errors import DecodeError, RequestRefused, UnreachableError
 from sipdmq.interfaces.inspection import IInspectable
@@ -50,6 +51,8 @@ log = Logger()
 
 EVENTS: Final = ("presence", "dialog", "message-summary")
 """The event packages whose publications are replicated."""
+_RECENT: Final = 30
+"""Seconds in which two changes of one tag may be on their way at the same time."""
 _KEPT_BODIES: Final = 64
 LOG_INTERVAL: Final = 60.0
 OK: Final = ChannelReply(200)
@@ -57,10 +60,11 @@ OK: Final = ChannelReply(200)
 
 class _SyncEnd(NamedTuple):
     """
-    All of a sync was put.
+    All of a sync was put; see L{PresentitySyncEnd}.
     """
 
     records: int
+    is_partial: bool
 
 
 def is_kamailio_5(node: ClusterNode) -> bool:
@@ -120,9 +124,10 @@ class PresencePeer:
             self._wants,
             self._put_record,
             self._put_end,
-            lambda node, age: replicator.owe(node.name, self.channel, age),
+            self._owe,
             self._is_active,
         )
+        self._restores = Restores(clock, self._ask, self._repair_restored, self._owe)
         self.newcomer = Newcomer(clock, self.readiness, self._ask, self._others)
 
     def snapshot(self) -> dict[str, int | float]:
@@ -149,6 +154,7 @@ class PresencePeer:
         No more timers.
         """
         self._donor.stop()
+        self._restores.stop()
         self.newcomer.stop()
 
     # outward
@@ -166,7 +172,7 @@ class PresencePeer:
         """
         See L{IRepairer.encode}.
         """
-        return encode_sync_end(change.records) if isinstance(change, _SyncEnd) else encode(change)
+        return encode_sync_end(*change) if isinstance(change, _SyncEnd) else encode(change)
 
     def join(self, fragments: Iterable[bytes]) -> tuple[str, bytes]:
         """
@@ -204,7 +210,9 @@ class PresencePeer:
         sender = message.sender
         if isinstance(found, PresentityUpdate):
             self._counts["received"] += 1
-            self.newcomer.record_received(None if sender is None else sender.name)
+            name = None if sender is None else sender.name
+            self.newcomer.record_received(name)
+            self._restores.record_received(name)
             self._merge(found, message)
         elif isinstance(found, PresentityMissing):
             self._refused(message, "no presentity")
@@ -213,7 +221,7 @@ class PresencePeer:
             if isinstance(found, PresentitySync):
                 self._donor.serve(sender, Errand(SYNC))
             elif isinstance(found, PresentitySyncEnd):
-                self.newcomer.end_received(sender.name, found.records)
+                self.newcomer.end_received(sender.name, found.records, found.is_partial)
         return OK
 
     def _merge(self, update: PresentityUpdate, message: ChannelMessage) -> None:
@@ -242,9 +250,20 @@ class PresencePeer:
         if answer is not None and sender is not None and not sender.is_local:
             self._tell(sender, answer, incoming)
         for change in changes:
-            publication = change.publication
-            if publication.told_by and self._membership.passes_on(publication.told_by):
-                self._pass_on(change, sender)
+            told_by, previous = change.publication.told_by, change.previous
+            if told_by and self._membership.passes_on(told_by):
+                self._pass_on(change.publication, sender, self._others())
+            elif (
+                told_by
+                and previous is not None
+                and not previous.told_by
+                and previous.recv > now - _RECENT
+                and change.publication.previous != previous.etag
+            ):
+                # Ours has just lost against another change of the same tag: a Kamailio that heard of ours first does
+                # not find that tag any more.
+                kamailios = [node for node in self._others() if not node.is_sipdmq]
+                self._pass_on(change.publication, sender, kamailios, previous.etag)
 
     def _tell(self, sender: ClusterNode, winner: Publication, incoming: Publication) -> None:
         """
@@ -262,15 +281,19 @@ class PresencePeer:
             told = self._form.update(winner, known_as=incoming.etag)
         self._replicator.put_for(sender.name, self.channel, winner.ruid, told)
 
-    def _pass_on(self, change: PublicationChange, sender: ClusterNode | None) -> None:
+    def _pass_on(
+        self, publication: Publication, sender: ClusterNode | None, others: Iterable[ClusterNode], known_as: str = ""
+    ) -> None:
         """
-        What a lost node has told, and this one hears only now: so may others.
+        Tell others what this node has only heard of: what a lost node has told, and comes here late, so perhaps to
+        them.
+
+        @param known_as: as for L{PresenceForm.update}.
         """
-        publication = change.publication
-        for node in self._others():
+        for node in others:
             if sender is None or node.name != sender.name:
                 by = publication.told_by if node.is_sipdmq else ""
-                told = self._form.update(publication, by=by)
+                told = self._form.update(publication, known_as, by)
                 self._replicator.put_for(node.name, self.channel, publication.ruid, told)
 
     def _refused(self, message: ChannelMessage, reason: str) -> None:
@@ -291,31 +314,44 @@ class PresencePeer:
         """
         See L{IRepairer.node_joined}.
         """
-        if self._config.enable_pres_sync_dmq and not node.is_local:
+        if self._config.enable_pres_sync_dmq and not node.is_local and not self._restores.joined(node):
             self.newcomer.node_joined(node)
 
     def node_up(self, node: ClusterNode) -> None:
         """
-        See L{INodeListener}; L{node_joined} tells the same.
+        See L{INodeListener.node_up}.
         """
+        self.newcomer.node_up(node)
 
     def node_down(self, node: ClusterNode) -> None:
         """
         See L{INodeListener.node_down}.
         """
         self.newcomer.node_lost(node)
+        self._restores.lost(node)
 
     def node_disabled(self, node: ClusterNode) -> None:
         """
         See L{INodeListener.node_disabled}.
         """
-        self.newcomer.node_lost(node)
+        self.node_down(node)
 
     def repair(self, node: ClusterNode, age: float) -> None:
         """
-        See L{IRepairer.repair}.
+        See L{IRepairer.repair}. A Kamailio that was lost is repaired by one node for all.
         """
-        self._donor.serve(node, Errand(REPAIR, self._clock.seconds() - age))
+        restorer = None if node.release.startswith("sipdmq") else self._membership.restorer_of(node.name)
+        if restorer is None:
+            self._donor.serve(node, Errand(REPAIR, self._clock.seconds() - age))
+        elif restorer == self._membership.local:
+            self._restores.begin(node, age)
+
+    def _repair_restored(self, node: ClusterNode, since: float) -> None:
+        is_heir = self._membership.passes_on(str(node.name))
+        self._donor.serve(node, Errand(RESTORE if is_heir else REPAIR, since))
+
+    def _owe(self, node: ClusterNode, age: float) -> None:
+        self._replicator.owe(node.name, self.channel, age)
 
     def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
         """
@@ -368,7 +404,7 @@ class PresencePeer:
                 try:
                     await self._broadcaster.send(self.channel, node.name, gone, CONTENT_TYPE)
                 except (UnreachableError, ValueError):
-                    self._replicator.owe(node.name, self.channel, age)
+                    self._owe(node, age)
                     return
             done |= tags
             records = self._store.records(publication.aor, publication.event)
@@ -384,7 +420,7 @@ class PresencePeer:
             await full
 
     def _put_end(self, node: ClusterNode, count: int) -> Any:
-        return self._replicator.put_for(node.name, self.channel, "", _SyncEnd(count))
+        return self._replicator.put_for(node.name, self.channel, "", _SyncEnd(count, not self.newcomer.is_complete))
 
     def _others(self) -> Sequence[ClusterNode]:
         return [

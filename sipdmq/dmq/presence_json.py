@@ -40,7 +40,7 @@ _LONGEST_NUMBER: Final = 18  # digits
 _ABSURD: Final = 2**63
 
 _KEYS: Final = frozenset(
-    ("action", "presentity", "t_new", "cur_etag", "sphere", "ruid", "body", "subscription", "by", "count")
+    ("action", "presentity", "t_new", "cur_etag", "sphere", "ruid", "body", "subscription", "by", "count", "partial")
 )
 _PRESENTITY_KEYS: Final = frozenset(("domain", "user", "etag", "expires", "recv", "sender", "event"))
 _SUBSCRIPTION_KEYS: Final = frozenset(
@@ -91,9 +91,11 @@ class PresentitySyncEnd(NamedTuple):
     Between sipdmq nodes: all that was asked for has been sent.
 
     @ivar records: of the whole sync.
+    @ivar is_partial: the sender has not got everything itself yet.
     """
 
     records: int
+    is_partial: bool = False
 
 
 class PresentityMissing(NamedTuple):
@@ -159,7 +161,8 @@ def decode(body: bytes, events: Container[str]) -> Presence | None:
     if action == _SYNC:
         return PresentitySync()
     if action == _SYNC_END:
-        return PresentitySyncEnd(_read_number(document, "count", 0, 2**40))
+        count, is_partial = _read_number(document, "count", 0, 2**40), _read_number(document, "partial", 0, 1)
+        return PresentitySyncEnd(count, bool(is_partial))
     if action != _UPDATE:
         return None
     if "presentity" not in document:
@@ -290,11 +293,11 @@ def encode(update: PresentityUpdate) -> bytes:
     return _encoder.encode(values).encode("utf-8", "surrogateescape")
 
 
-def encode_sync_end(count: int) -> bytes:
+def encode_sync_end(count: int, is_partial: bool = False) -> bytes:
     """
-    The last message of a sync between sipdmq nodes.
+    The last message of a sync between sipdmq nodes; see L{PresentitySyncEnd}.
     """
-    return b'{"action":%d,"count":%d}' % (_SYNC_END, count)
+    return b'{"action":%d,"count":%d%b}' % (_SYNC_END, count, b',"partial":1' if is_partial else b"")
 
 
 def supersede(waiting: bytes, newer: bytes) -> bytes:
