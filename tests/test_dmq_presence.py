@@ -242,14 +242,26 @@ class SyncTests(PresenceTestCase):
         """
         It asks everybody, and would store twice what it is told twice.
         """
-        names = [f"p{number}" for number in range(40)]
-        self.put(*[make_publication(name) for name in names], origin=Origin.REPLICATED)
-        self.receive(b'{"action":2}', KAMAILIO)
-        ours = {each.etag for each in self.served(KAMAILIO) if isinstance(each, PresentityUpdate)}
-        self.assertTrue(5 < len(ours) < 36, len(ours))
+        def asked() -> set[str]:
+            self.receive(b'{"action":2}', KAMAILIO)
+            return {each.etag for each in self.served(KAMAILIO) if isinstance(each, PresentityUpdate)}
+
+        told_by = (str(OURS.name), "sip:192.0.2.99:5060")
+        more = [make_publication(f"p{number}", told_by=name) for number, name in enumerate(told_by)]
+        self.put(*self.store.records(ALICE, "presence"), *more, origin=Origin.REPLICATED)
+        # Of ours r1; of another Kamailio k1, or OURS does.
+        self.assertEqual(asked() - {"k1.0"}, {"r1.1"})
+        self.cluster.inherited = {"sip:192.0.2.99:5060"}
+        self.assertEqual(asked() - {"k1.0"}, {"r1.1", "p1.0"})
         self.cluster.members = [KAMAILIO]
+        self.assertEqual(asked(), {"r1.1", "p1.0", "k1.0"})
+
+    def test_what_kamailios_have_changed_is_shared_out(self) -> None:
+        names = [f"p{number}" for number in range(40)]
+        kamailio = str(KAMAILIO.name)
+        self.put(*[make_publication(name, told_by=kamailio) for name in names], origin=Origin.REPLICATED)
         self.receive(b'{"action":2}', KAMAILIO)
-        self.assertEqual(len(self.served(KAMAILIO)), 41)
+        self.assertTrue(5 < len(self.served(KAMAILIO)) < 36)
 
     def test_a_kamailio_5_that_was_away_has_none_twice(self) -> None:
         """

@@ -368,11 +368,15 @@ class PresencePeer:
 
     def _is_for_newcomer(self, publication: Publication) -> bool:
         """
-        Whether it is for us to tell a Kamailio 5 that has started: it asks everybody, and stores what it is told twice.
-        So of the nodes of ours one does, the same by the reckoning of all.
+        Whether it is for us to tell a Kamailio 5 that has started: it asks everybody, and stores twice what it is told
+        twice. So the node does that was the last to change it, or is its heir; for another Kamailio, which does not,
+        one of ours, the same by the reckoning of all.
         """
+        told_by = publication.told_by
         if publication.removed:
             return False
+        if not any(str(node.name) == told_by and not node.is_sipdmq for node in self._others()):
+            return bool(self._membership.answers_for(told_by))
         names = [str(node.name) for node in self._membership.nodes() if node.is_local or _is_ours(node)]
         chosen = max(names, key=lambda name: blake2b(f"{publication.etag} {name}".encode(), digest_size=8).digest())
         return any(node.is_local and str(node.name) == chosen for node in self._membership.nodes())
