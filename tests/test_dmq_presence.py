@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from zope.interface.verify import verifyObject
 
-from sipdmq.dmq.presence import is_kamailio_5
 from sipdmq.dmq.presence_form import version_of
 from sipdmq.dmq.presence_json import PresentityUpdate, decode, encode_sync_end
+from sipdmq.dmq.presence_syncs import is_kamailio_5
 from sipdmq.errors import UnreachableError
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.publications import IPublicationListener

@@ -102,6 +102,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "sipdmq.dmq.presence": ACTING,
     "sipdmq.dmq.presence_copied": ACTING,
     "sipdmq.dmq.presence_donor": ACTING,
+    "sipdmq.dmq.presence_syncs": ACTING,
     "sipdmq.dmq.usrloc": ACTING,
     "sipdmq.dmq.workers": ACTING,
     "sipdmq.dmq.notification": ACTING,
