@@ -168,11 +168,11 @@ class PresenceSyncs:
         """
         @param age: 0 for a sync: the node has nothing yet.
         """
-        if node.is_sipdmq:
-            told = self._form.update(publication, by=publication.told_by)
+        if _says_ours(node):
+            told = self._form.update(publication, by=publication.told_by if node.is_sipdmq else "")
         elif publication.removed:
             told = self._form.update(publication)
-        elif age:
+        elif node.release and (age or is_kamailio_5(node)):
             return Deferred.fromCoroutine(self._put_right(node, publication, age))
         else:
             told = self._form.new(publication, int(self._now()))
@@ -181,30 +181,28 @@ class PresenceSyncs:
     async def _put_right(self, node: ClusterNode, publication: Publication, age: float) -> None:
         """
         Tell a Kamailio of a publication, whichever version of it it has: what it may have is removed first, and told
-        anew when that was answered, since it keeps no order between two messages.
+        anew when that was answered, since it keeps no order between two messages. A repair and a sync may both tell of
+        one publication; and it may change meanwhile: then it all begins anew.
+
+        Never to a node of ours: there a removal is one.
         """
-        done: set[str] = set()
         while True:
-            tags = {publication.previous, publication.etag if is_kamailio_5(node) else ""} - {""} - done
-            for tag in sorted(tags):
-                gone = encode(self._form.update(publication._replace(removed=True, body=b""), known_as=tag))
+            tags = {publication.previous, publication.etag if is_kamailio_5(node) else ""} - {""}
+            messages = [
+                self._form.update(publication._replace(removed=True, body=b""), known_as=tag) for tag in sorted(tags)
+            ]
+            messages.append(self._form.new(publication, int(self._now())))
+            for message in messages:
                 try:
-                    await self._broadcaster.send(self.channel, node.name, gone, CONTENT_TYPE)
+                    await self._broadcaster.send(self.channel, node.name, encode(message), CONTENT_TYPE)
                 except (UnreachableError, ValueError):
                     self._owe(node, age)
                     return
-            done |= tags
             records = self._store.records(publication.aor, publication.event)
-            now = [each for each in records if each.ruid == publication.ruid and not each.removed]
-            if not now:
-                return  # it was removed meanwhile, and the node told so
-            if now[0].etag == publication.etag:
-                break
-            publication = now[0]
-        told = self._form.new(publication, int(self._now()))
-        full = self._replicator.put_for(node.name, self.channel, publication.ruid, told, age)
-        if isinstance(full, Deferred):
-            await full
+            left = [each for each in records if each.ruid == publication.ruid and not each.removed]
+            if not left or left[0].etag == publication.etag:
+                return  # a removal has gone by its outbox
+            publication = left[0]
 
     def _put_end(self, node: ClusterNode, count: int) -> Any:
         return self._replicator.put_for(node.name, self.channel, "", SyncEnd(count, not self.newcomer.is_complete))
@@ -230,3 +228,10 @@ class PresenceSyncs:
 
 def _is_ours(node: ClusterNode) -> bool:
     return node.is_sipdmq and node.status is NodeStatus.ACTIVE
+
+
+def _says_ours(node: ClusterNode) -> bool:
+    """
+    Whether a node is one of ours, or its first message says so.
+    """
+    return node.is_sipdmq or node.release.startswith("sipdmq")
