@@ -83,7 +83,7 @@ class Newcomer:
     LONGEST: Final = 60.0
     """Seconds after which a donor that has told something counts as done: changes of its phones never end."""
     WANTING: Final = 60.0
-    """Seconds after the start in which somebody who has everything may still come."""
+    """Seconds after the start in which somebody who has everything may still come, where only newcomers are there."""
     ALONE: Final = 10.0
     """Seconds without any other node after which this one is alone."""
 
@@ -109,6 +109,7 @@ class Newcomer:
         self._expected: int | None = None
         self._is_partial = False
         self._is_wanting = False
+        self._failed: set[NodeName] = set()
         self._started_at = self._clock.seconds()
         self._total = 0
         self._call: IDelayedCall | None = None
@@ -126,11 +127,12 @@ class Newcomer:
     @property
     def is_complete(self) -> bool:
         """
-        Whether this node has what there is, as far as it can know: it has asked one who had everything, or nobody else
-        has come for a while.
+        Whether this node has what there is, as far as it can know: one who had everything has sent it to the end. Where
+        there are newcomers only, it has when nobody else has come for a while.
         """
-        is_late = self._clock.seconds() - self._started_at > self.WANTING
-        return self.readiness.is_ready and (is_late or not self._is_wanting)
+        if not self.readiness.is_ready or self._failed:
+            return False
+        return not self._is_wanting or self._clock.seconds() - self._started_at > self.WANTING
 
     def start(self, has_peers: bool) -> None:
         """
@@ -163,10 +165,11 @@ class Newcomer:
 
     def node_up(self, node: ClusterNode) -> None:
         """
-        A node is there. Where only other newcomers were asked so far, it may be the one who has everything.
+        A node is there. Where nobody has sent everything so far, it may be the one who does, now.
         """
-        if self._donor is None and self.readiness.is_ready and not self.is_complete and node.name not in self._asked:
-            self._next(node)
+        if self._donor is None and self.readiness.is_ready and not self.is_complete:
+            if node.name not in self._asked or node.name in self._failed:
+                self._next(node)
 
     def node_lost(self, node: ClusterNode) -> None:
         """
@@ -174,7 +177,7 @@ class Newcomer:
         """
         if self._donor is not None and self._donor.name == node.name:
             log.warn("{node} went away while it was telling us everything", node=str(node.name))
-            self._next()
+            self._fail()
 
     def record_received(self, sender: NodeName | None) -> None:
         """
@@ -202,6 +205,8 @@ class Newcomer:
         is_late = self._clock.seconds() - self._asked_at > self.LONGEST
         if has_all:
             self._is_wanting = self._is_partial
+            if not self._is_partial:
+                self._failed.clear()
         if has_all and self._is_partial:
             self._next()
         elif has_all or (is_late and not self._is_patient()):
@@ -227,10 +232,21 @@ class Newcomer:
         if self._donor is None:
             if self.readiness.state is SyncState.STARTING:
                 self.readiness.become(SyncState.READY, "no other node is there")
-        elif self._received and (self._expected is not None or not self._is_patient()):
+        elif self._is_patient():
+            self._fail()  # it would have said that it has nothing, or no more
+        elif self._received:
+            self._failed.clear()
             self._finish()
         else:
             self._next()
+
+    def _fail(self) -> None:
+        """
+        The donor does not tell everything: the next one, or, when there is none, this one when it is back.
+        """
+        if self._donor is not None:
+            self._failed.add(self._donor.name)
+        self._next()
 
     def _next(self, first: ClusterNode | None = None) -> None:
         """
@@ -256,7 +272,7 @@ class Newcomer:
         if self._donor is not donor:
             return
         if was_accepted is not True:
-            self._next()
+            self._fail()
         else:
             self._wait(self.QUIET)
 

@@ -324,10 +324,11 @@ class UsrlocPeer:
     def _pass_on(self, change: BindingChange, sender: ClusterNode | None, others: Iterable[ClusterNode]) -> None:
         """
         Tell others what this node has only heard of: what a lost node has told, and comes here late, so perhaps to
-        them. A record that came from it itself comes here, too: it is back, and was asked for what it has.
+        them. A record that came from it itself comes here, too, and goes back to it: it may have told that before it
+        was started anew.
         """
         for node in others:
-            if sender is None or node.name != sender.name:
+            if sender is None or node.name != sender.name or str(node.name) == change.binding.told_by:
                 for key, told in _told(change.binding, change.is_gone, node):
                     self._replicator.put_for(node.name, self.channel, key, told)
 
