@@ -167,9 +167,9 @@ class Newcomer:
         """
         A node is there. Where nobody has sent everything so far, it may be the one who does, now.
         """
-        if self._donor is None and self.readiness.is_ready and not self.is_complete:
-            if node.name not in self._asked or node.name in self._failed:
-                self._next(node)
+        is_idle = self._donor is None and self.readiness.is_ready
+        if is_idle and not self.is_complete and (node.name not in self._asked or node.name in self._failed):
+            self._next(node)
 
     def node_lost(self, node: ClusterNode) -> None:
         """
