@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from sipdmq.dmq.lookup import RemoteLookup
 from sipdmq.dmq.newcomer import SyncState
 from sipdmq.dmq.usrloc import SyncEnd
-from sipdmq.dmq.usrloc_json import SYNC_REQUEST, encode_sync_end
+from sipdmq.dmq.usrloc_json import SYNC_REQUEST, SYNC_REQUEST_OF_OURS, encode_sync_end
 from sipdmq.errors import RequestRefused, UnreachableError
 from sipdmq.records import ChannelMessage, NodeStatus, Origin, Protocol, Source
 from tests.fakes import UDP, pump
@@ -56,6 +56,14 @@ class DonorTests(DonorTestCase):
         pump(self.clock, 1)
         self.assertEqual(self.cluster.put_ones[-1], (OURS.name, "", SyncEnd(3, is_partial=True)))
         self.assertEqual(sorted(self.sent()), ["a0", "b0", "end", "o", "t0"])
+
+    def test_one_that_says_that_it_is_ours_is_believed(self) -> None:
+        """
+        Its hello may be on its way.
+        """
+        self.receive(SYNC_REQUEST_OF_OURS, OURS._replace(is_sipdmq=False))
+        pump(self.clock, 1)
+        self.assertEqual(self.sent(), ["end"])
 
     def test_an_empty_store_sends_nothing(self) -> None:
         self.receive(SYNC_REQUEST)
@@ -152,7 +160,7 @@ class NewcomerTests(UsrlocTestCase):
         self.peer.readiness.watch(self.states.append)
 
     def asked(self) -> list[str]:
-        return [node.host for _, node, body, _ in self.cluster.asked if body == SYNC_REQUEST]
+        return [node.host for _, node, body, _ in self.cluster.asked if body.startswith(SYNC_REQUEST[:-1])]
 
     def answer(self, result: Any = 200) -> None:
         """

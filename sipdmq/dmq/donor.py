@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from sipdmq.dmq.errands import SYNC, Errand
+from sipdmq.dmq.errands import SYNC_OF_OURS, SYNCS, Errand
 from sipdmq.interfaces.location import ILocationStore
 from sipdmq.records import Binding, ClusterNode, NodeName, Origin, Page, Update
 
@@ -76,11 +76,13 @@ class Donor:
         running = self._errands.get(node.name)
         if running is None:
             self._begin(node, errand)
-        elif errand.kind != SYNC or running.kind != SYNC:
+        elif errand.kind not in SYNCS or running.kind not in SYNCS:
             queue = self._queues.setdefault(node.name, {})
             queue[errand.kind] = min(errand.since, queue.get(errand.kind, errand.since))
 
     def _begin(self, node: ClusterNode, errand: Errand) -> None:
+        if errand.kind == SYNC_OF_OURS:
+            node = node._replace(is_sipdmq=True)  # before its hello has come
         self._running[node.name] = None
         self._errands[node.name] = errand
         self._later(node, self._run(node, errand), 0)
@@ -90,7 +92,7 @@ class Donor:
         errand = self._errands.pop(node.name)
         queue = self._queues.pop(node.name, {})
         if was_cut_short:
-            ages = [since for kind, since in ((errand.kind, errand.since), *queue.items()) if kind != SYNC]
+            ages = [since for kind, since in ((errand.kind, errand.since), *queue.items()) if kind not in SYNCS]
             if ages:
                 self._owe(node, self._clock.seconds() - min(ages))
         elif queue:
@@ -172,13 +174,13 @@ class Donor:
             cursor = page.cursor
             if cursor is None:
                 break
-        if errand.kind == SYNC and node.is_sipdmq:
+        if errand.kind == SYNC_OF_OURS:
             self._put_end(node, count)
         if count:
             log.info("{node} was sent {count} contacts", node=str(node.name), count=count)
 
     def _age(self, errand: Errand) -> float:
-        return 0.0 if errand.kind == SYNC else self._clock.seconds() - errand.since
+        return 0.0 if errand.kind in SYNCS else self._clock.seconds() - errand.since
 
     def _read(self, aor: str, found: list[Binding]) -> Deferred[Update]:
         def look(records: tuple[Binding, ...]) -> tuple[Binding, ...]:

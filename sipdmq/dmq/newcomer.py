@@ -216,10 +216,9 @@ class Newcomer:
 
     def _is_patient(self) -> bool:
         """
-        Whether the donor will say when it has sent all.
+        Whether the donor will say when it has sent all: it was asked as one of ours.
         """
-        donor = self.donor
-        return donor is not None and donor.is_sipdmq
+        return self._donor is not None and self._donor.is_sipdmq
 
     def _wait(self, seconds: float) -> None:
         if self._call is not None and self._call.active():

@@ -16,13 +16,14 @@ from zope.interface import implementer
 from sipdmq.config import UsrlocConfig
 from sipdmq.dmq.conflict import Answer, Limits, merge
 from sipdmq.dmq.donor import Donor
-from sipdmq.dmq.errands import REPAIR, RESTORE, SYNC, Errand, records_for
+from sipdmq.dmq.errands import REPAIR, RESTORE, SYNC, SYNC_OF_OURS, Errand, records_for
 from sipdmq.dmq.newcomer import Newcomer, Readiness
 from sipdmq.dmq.restores import Restores
 from sipdmq.dmq.usrloc_form import UNKNOWN, UsrlocForm
 from sipdmq.dmq.usrloc_json import (
     CONTENT_TYPE,
     SYNC_REQUEST,
+    SYNC_REQUEST_OF_OURS,
     Usrloc,
     UsrlocRefused,
     UsrlocRemove,
@@ -265,7 +266,7 @@ class UsrlocPeer:
                 by_aor.setdefault(incoming.aor, []).append(incoming)
             elif isinstance(each, UsrlocSync):
                 if sender is not None and not sender.is_local:
-                    self._donor.serve(sender, Errand(SYNC))
+                    self._donor.serve(sender, Errand(SYNC_OF_OURS if each.is_ours or sender.is_sipdmq else SYNC))
             elif isinstance(each, UsrlocSyncEnd):
                 if sender is not None:
                     self.newcomer.end_received(sender.name, each.records, each.is_partial)
@@ -398,7 +399,7 @@ class UsrlocPeer:
     def _wants(self, node: ClusterNode, errand: Errand) -> Callable[[Binding], bool]:
         since = self._now() - (self._clock.seconds() - errand.since)
         membership = self._membership
-        return records_for(errand, since, node.is_sipdmq, membership.answers_for, membership.clock_difference)
+        return records_for(errand, since, membership.answers_for, membership.clock_difference)
 
     def _put_record(self, node: ClusterNode, binding: Binding, age: float) -> Any:
         full = None
@@ -421,7 +422,8 @@ class UsrlocPeer:
         """
         Ask a node for everything.
         """
-        asking: Deferred[Any] = self._broadcaster.send(self.channel, node.name, SYNC_REQUEST, CONTENT_TYPE)
+        request = SYNC_REQUEST_OF_OURS if node.is_sipdmq else SYNC_REQUEST
+        asking: Deferred[Any] = self._broadcaster.send(self.channel, node.name, request, CONTENT_TYPE)
         return asking.addCallbacks(lambda response: 200 <= response.status < 300, lambda _: False)
 
 

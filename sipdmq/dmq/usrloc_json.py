@@ -18,6 +18,7 @@ __all__ = [
     "ALL_METHODS",
     "CONTENT_TYPE",
     "SYNC_REQUEST",
+    "SYNC_REQUEST_OF_OURS",
     "Usrloc",
     "UsrlocRecord",
     "UsrlocRefused",
@@ -34,6 +35,8 @@ __all__ = [
 
 CONTENT_TYPE: Final = "application/json"
 SYNC_REQUEST: Final = b'{"action":3}'
+SYNC_REQUEST_OF_OURS: Final = b'{"action":3,"ours":1}'
+"""Between sipdmq nodes: the donor may not know yet what the newcomer is."""
 ALL_METHODS: Final = 2**32 - 1
 """C{methods} of a contact that did not say what it understands."""
 
@@ -99,7 +102,11 @@ class UsrlocRemove(NamedTuple):
 class UsrlocSync(NamedTuple):
     """
     The sender wants everything.
+
+    @ivar is_ours: it is a sipdmq node: it has a use for removals, and wants to hear of the end.
     """
+
+    is_ours: bool = False
 
 
 class UsrlocSyncEnd(NamedTuple):
@@ -216,7 +223,7 @@ def _single(document: Mapping[str, Any]) -> tuple[Usrloc, ...]:
     if not isinstance(action, int) or isinstance(action, bool) or action == 0:
         return ()
     if action == _SYNC:
-        return (UsrlocSync(),)
+        return (UsrlocSync(document.get("ours") == 1),)
     if action == _SYNC_END:
         count, is_partial = _read_number(document, "count", 0, 2**40), _read_number(document, "partial", 0, 1)
         return (UsrlocSyncEnd(count, bool(is_partial)),)
