@@ -103,6 +103,18 @@ class DonorTests(DonorTestCase):
         self.assertEqual(len(self.sent()), 100)
         self.assertEqual(self.peer.snapshot()["usrloc.syncs"], 0)
 
+    def test_one_that_is_not_there_yet_gets_it_when_it_is(self) -> None:
+        self.fill(1)
+        self.cluster.members = [OURS]
+        self.receive(SYNC_REQUEST)
+        pump(self.clock, 1)
+        self.assertEqual(self.sent(), [])
+        self.cluster.members = [KAMAILIO, OURS]
+        for _ in range(2):
+            self.peer.node_up(KAMAILIO)
+            pump(self.clock, 1)
+        self.assertEqual(sorted(self.sent()), ["a0", "b0"])
+
     def test_a_full_outbox_is_waited_for(self) -> None:
         self.fill(2)
         self.cluster.full = Deferred()
@@ -246,6 +258,19 @@ class NewcomerTests(UsrlocTestCase):
         self.receive(encode_sync_end(1, is_partial=True), OURS)
         self.assertEqual(self.asked(), [OURS.name.host, KAMAILIO.name.host])
         self.assertFalse(self.peer.readiness.is_ready)
+
+    def test_a_donor_that_did_not_send_everything_is_asked_again(self) -> None:
+        self.cluster.members = [OURS]
+        self.peer.start(True)
+        self.peer.node_joined(OURS)
+        self.answer()
+        pump(self.clock, 2)
+        self.assertEqual((self.asked(), self.peer.readiness.is_ready), ([OURS.name.host], True))
+        pump(self.clock, 10)
+        self.assertEqual(len(self.asked()), 2)
+        self.receive(encode_sync_end(0), OURS)
+        pump(self.clock, 60)
+        self.assertEqual(len(self.asked()), 2)
 
     def test_after_newcomers_only_who_comes_later_is_asked_too(self) -> None:
         self.cluster.members = [OURS]

@@ -64,6 +64,7 @@ class Donor:
         self._running: dict[NodeName, IDelayedCall | None] = {}
         self._errands: dict[NodeName, Errand] = {}
         self._queues: dict[NodeName, dict[str, float]] = {}
+        self._postponed: dict[NodeName, Errand] = {}
 
     def __len__(self) -> int:
         return len(self._running)
@@ -95,12 +96,23 @@ class Donor:
             ages = [since for kind, since in ((errand.kind, errand.since), *queue.items()) if kind not in SYNCS]
             if ages:
                 self._owe(node, self._clock.seconds() - min(ages))
+            for kind in SYNCS:
+                if kind == errand.kind or kind in queue:
+                    self._postponed[node.name] = Errand(kind)
         elif queue:
             kind = next(iter(queue))
             since = queue.pop(kind)
             if queue:
                 self._queues[node.name] = queue
             self._begin(node, Errand(kind, since))
+
+    def node_up(self, node: ClusterNode) -> None:
+        """
+        A node is active: what it has asked for when it was not, or could not be sent to the end, it gets now.
+        """
+        errand = self._postponed.pop(node.name, None)
+        if errand is not None:
+            self.serve(node, errand)
 
     def stop(self) -> None:
         """
@@ -112,6 +124,7 @@ class Donor:
         self._running.clear()
         self._errands.clear()
         self._queues.clear()
+        self._postponed.clear()
 
     def _later(self, node: ClusterNode, run: Iterator[Any], delay: float) -> None:
         if node.name in self._running:

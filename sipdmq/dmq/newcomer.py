@@ -84,6 +84,8 @@ class Newcomer:
     """Seconds after which a donor that has told something counts as done: changes of its phones never end."""
     WANTING: Final = 60.0
     """Seconds after the start in which somebody who has everything may still come, where only newcomers are there."""
+    RETRY: Final = 10.0
+    """Seconds after which a donor is asked again that is there and has not sent everything."""
     ALONE: Final = 10.0
     """Seconds without any other node after which this one is alone."""
 
@@ -231,6 +233,8 @@ class Newcomer:
         if self._donor is None:
             if self.readiness.state is SyncState.STARTING:
                 self.readiness.become(SyncState.READY, "no other node is there")
+            elif self._failed:
+                self._retry()
         elif self._is_patient():
             self._fail()  # it would have said that it has nothing, or no more
         elif self._received:
@@ -238,6 +242,14 @@ class Newcomer:
             self._finish()
         else:
             self._next()
+
+    def _retry(self) -> None:
+        """
+        Of the donors that have failed one that is there.
+        """
+        failed = [node for node in self._candidates() if node.name in self._failed]
+        if failed:
+            self._next(failed[0])
 
     def _fail(self) -> None:
         """
@@ -279,3 +291,5 @@ class Newcomer:
         self._donor = None
         self.stop()
         self.readiness.become(SyncState.READY, f"{self._total} records came in")
+        if self._failed:
+            self._wait(self.RETRY)

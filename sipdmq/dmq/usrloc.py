@@ -358,6 +358,7 @@ class UsrlocPeer:
         """
         See L{INodeListener.node_up}.
         """
+        self._donor.node_up(node)
         self.newcomer.node_up(node)
 
     def node_down(self, node: ClusterNode) -> None:
