@@ -227,6 +227,18 @@ class SilenceTests(NodeListTests):
         self.assertEqual(sent(nodes.probe(12.6, [A])), [(A, 1)])
 
 
+class QuietKamailioTests(NodeListTests):
+    def test_it_is_asked_before_it_gives_up_a_change(self) -> None:
+        """
+        C{fr_timer} is 30 s, C{ping_interval} may be 60.
+        """
+        nodes = self.with_kamailio()
+        self.assertEqual(nodes.probe(5.0), ())
+        self.assertEqual(sent(nodes.probe(11.0)), [(A, 1)])
+        nodes.answered(11.1, A, lines(A, US), KAMAILIO)
+        self.assertEqual(nodes.probe(13.0), ())
+
+
 class SyncTests(NodeListTests):
     """
     WIRE §2: who is not in its list gets no answer to a sync.

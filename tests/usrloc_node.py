@@ -68,6 +68,7 @@ class FakeCluster:
         self.inherited: set[str] = set()
         self.passed_on: set[str] = set()
         self.differences: dict[str, float] = {}
+        self.under_way: set[tuple[NodeName, str]] = set()
         self.restorers: dict[NodeName, NodeName] = {}
         self.owed: list[tuple[NodeName, float]] = []
 
@@ -77,6 +78,9 @@ class FakeCluster:
     def put_for(self, node: NodeName, channel: str, key: str, change: Any, age: float = 0.0) -> Any:
         self.put_ones.append((node, key, change))
         return self.full
+
+    def is_under_way(self, node: NodeName, channel: str, key: str) -> bool:
+        return (node, key) in self.under_way
 
     def owe(self, node: NodeName, channel: str, age: float) -> None:
         self.owed.append((node, age))

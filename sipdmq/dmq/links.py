@@ -263,6 +263,13 @@ class Link:
         self._pausing.setdefault(channel, []).append(waiting)
         return waiting
 
+    def is_under_way(self, channel: str, key: str) -> bool:
+        """
+        See L{Outbox.is_under_way}.
+        """
+        box = self._boxes.get(channel)
+        return box is not None and box.is_under_way(key)
+
     def owe(self, channel: str, age: float) -> None:
         """
         The node lacks what was changed here in the last C{age} seconds: it is repaired.

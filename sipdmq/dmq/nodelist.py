@@ -32,6 +32,8 @@ MAX_HOPS: Final = 2
 """More in a Max-Forwards does not count: no node sends more, and each hop goes to everybody."""
 HEARSAY_PINGS: Final = 10
 """A node that others spoke of and that never answered is forgotten after so many ping intervals."""
+KAMAILIO_PATIENCE: Final = 10.0
+"""Seconds after its last answer in which a Kamailio is asked whether it is still there."""
 MAX_REFUSALS: Final = 5
 """So often a node that refuses us is probed; then only pinged. It may not have heard of us yet."""
 
@@ -87,7 +89,11 @@ class NodeList(Roster):
         if self._is_over:
             return ()
         wanted = {*names, *self._configured} if self.is_alone else set(names)
-        wanted.update(name for name, member in self._members.items() if 0 < member.refusals <= MAX_REFUSALS)
+        for name, other in self._members.items():
+            # Kamailio: it gives up a change after fr_timer, 30 s, and repairs nothing: a cut must be noticed before.
+            is_quiet = other.kind == "kamailio" and now - other.answered_at >= KAMAILIO_PATIENCE
+            if is_quiet or 0 < other.refusals <= MAX_REFUSALS:
+                wanted.add(name)
         for name in sorted(wanted):
             member = self._members.get(name)
             if member is not None and now - member.asked_at >= self._settings.probe_interval:

@@ -130,6 +130,13 @@ class Outbox:
         """
         return self._size
 
+    def is_under_way(self, key: str) -> bool:
+        """
+        Whether a message about this key, or another of its group, has no answer yet, or the key waits.
+        """
+        group = key if self._group_of is None else self._group_of(key)
+        return group in self._sent_groups or key in self._waiting
+
     @property
     def capacity(self) -> int:
         """

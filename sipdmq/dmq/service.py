@@ -343,6 +343,13 @@ class DMQService:
         link = self.membership.link(node)
         return None if link is None else link.put(channel, key, self.channels.find(channel).encode(change), age)
 
+    def is_under_way(self, node: NodeName, channel: str, key: str) -> bool:
+        """
+        See L{IReplicator.is_under_way}.
+        """
+        link = self.membership.link(node)
+        return link is not None and link.is_under_way(channel, key)
+
     def owe(self, node: NodeName, channel: str, age: float) -> None:
         """
         See L{IReplicator.owe}.

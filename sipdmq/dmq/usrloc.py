@@ -64,6 +64,8 @@ log = Logger()
 _KEPT_BODIES: Final = 64
 """Bodies that were read for their keys and wait for their turn."""
 LOG_INTERVAL: Final = 60.0
+_UNDER_WAY: Final = 30
+"""Seconds in which a change may still reach some node."""
 OK: Final = ChannelReply(200)
 
 
@@ -298,10 +300,18 @@ class UsrlocPeer:
                 told_by, previous = change.binding.told_by, change.previous
                 if told_by and self._membership.passes_on(told_by):
                     self._pass_on(change, message.sender, self._others())
-                elif told_by and previous is not None and not previous.told_by and previous.last_modified > now - 30:
-                    # Ours has just lost: it may reach a Kamailio after what it has lost against, and would count there.
-                    kamailios = [node for node in self._others() if not node.is_sipdmq]
-                    self._pass_on(change, message.sender, kamailios)
+                elif told_by and previous is not None:
+                    # What has just lost here may reach a Kamailio after what it has lost against, and count there: even
+                    # the one that told it, as it has not heard of ours yet.
+                    is_recent = not previous.told_by and previous.last_modified > now - _UNDER_WAY
+                    key = _key(previous, previous.ruid)
+                    kamailios = [
+                        node
+                        for node in self._others()
+                        if not node.is_sipdmq
+                        and (is_recent or self._replicator.is_under_way(node.name, self.channel, key))
+                    ]
+                    self._pass_on(change, None, kamailios)
 
         def failed(failure: Failure) -> None:
             log.failure("a record of {sender} could not be stored", failure, sender=message.source.host)

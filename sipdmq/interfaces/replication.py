@@ -213,6 +213,14 @@ class IReplicator(Interface):
         @return: L{None}, or a Deferred when much waits already: it fires when there is room for more.
         """
 
+    def is_under_way(node, channel, key):
+        """
+        Whether something about a key, or another of its group, is on its way to a node, and not known to have arrived.
+
+        @param node: L{NodeName<sipdmq.records.NodeName>}
+        @return: C{bool}
+        """
+
     def owe(node, channel, age):
         """
         A node lacks what was changed in the last C{age} seconds, and nobody is sending it: it is repaired
