@@ -21,8 +21,10 @@ __all__ = ["Schedule"]
 
 SETTLE = 45.0
 """Seconds from the heal until all is to be well: C{ping_interval}, C{timeout}, and some more for what follows."""
+SILENT = 85.0
+"""Seconds from the heal until no change is on the wire any more: that a node was lost is remembered for a minute."""
 SILENCE = 15.0
-"""Seconds without any change on the wire that are to follow."""
+"""Seconds for which it is to stay so."""
 PATIENCE = 3.0
 """Seconds for which a phone waits for its answer."""
 
@@ -92,11 +94,12 @@ class Schedule:
             self._heal()
             self.clock.advance(SETTLE)
             failures += self.judge.equal() + self.judge.right()
+            self.clock.advance(SILENT - SETTLE)
             before = len(self.network.sent)
             self.clock.advance(SILENCE)
             changes = [each for each in self.network.sent[before:] if _is_change(each.data)]
             if changes:
-                failures.append(f"not silent: {len(changes)} messages after {SETTLE} s")
+                failures.append(f"not silent: {len(changes)} messages after {SILENT} s")
             failures += self._count()
         finally:
             globalLogPublisher.removeObserver(observe)
