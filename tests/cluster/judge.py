@@ -102,7 +102,10 @@ class Judge:
         """
         There is a new process.
         """
-        machine.process.node.store.watch(_Ear(self, machine.address))
+        if machine.is_sipdmq:
+            machine.process.node.store.watch(_Ear(self, machine.address))
+        else:
+            machine.heard = self.written
 
     def written(self, node: str, record: Binding, previous: Binding | None) -> None:
         """
@@ -186,7 +189,8 @@ class Judge:
             write
             for write in writes
             if not any(
-                later is not write and (later.time >= write.time + slack or later.saw >= write.record.last_modified)
+                later.time > write.time
+                and (later.time >= write.time + slack or later.saw >= write.record.last_modified)
                 for later in counting
             )
         ]

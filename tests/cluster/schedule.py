@@ -12,6 +12,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from tests.cluster.clock import HeapClock
 from tests.cluster.judge import Judge
+from tests.cluster.kamailio import Kamailio
 from tests.cluster.machine import Machine
 from tests.cluster.messages import channel_of, is_request
 from tests.cluster.network import Faults, Network
@@ -35,7 +36,10 @@ class Schedule:
     @ivar story: what happened, line by line.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, has_kamailio: bool = False) -> None:
+        """
+        @param has_kamailio: one more node is a L{Kamailio}.
+        """
         self.seed = seed
         self.story: list[str] = []
         self._random = random = Random(seed)
@@ -43,9 +47,11 @@ class Schedule:
         self.network = Network(clock, Random(f"network {seed}"))
         count = random.choice((2, 3, 3, 3, 4, 5))
         is_skewed = random.random() < 0.25
+        if has_kamailio:
+            count = max(count, 3)
         numbers = range(1, count + 1)
-        self.machines = [
-            Machine(
+        self.machines: list[Any] = [
+            (Kamailio if has_kamailio and number == count else Machine)(
                 clock, self.network, number, tuple(n for n in numbers if n != number)[:2], str(seed),
                 random.uniform(-2, 2) if is_skewed else 0.0,
             )
@@ -59,7 +65,10 @@ class Schedule:
             for _ in range(random.choice((1, 1, 2))):
                 number += 1
                 self._users[-1].append(
-                    Phone(clock, self.network, random, number, user, random.random() < 0.3, self.tell)
+                    Phone(
+                        clock, self.network, random, number, user,
+                        random.random() < 0.3 and not has_kamailio, self.tell,
+                    )
                 )
         self.phones = [phone for phones in self._users for phone in phones]
         self.judge = Judge(clock, self.machines, self.phones, max(skews) - min(skews))
