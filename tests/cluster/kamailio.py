@@ -32,7 +32,7 @@ _NUMBERS: Final = (
 
 Record = dict[str, Any]
 """As on the wire, without C{action}."""
-Heard = Callable[[str, Binding, "Binding | None"], object]
+Heard = Callable[["Kamailio", Binding, "Binding | None", tuple[str, int]], object]
 
 
 class Crashed(Exception):
@@ -74,21 +74,21 @@ class Kamailio:
     """
     A machine with a Kamailio; the same as L{Machine<tests.cluster.machine.Machine>} for whoever looks at it.
 
-    @ivar heard: called with address, record and the one before of each change that a phone makes here.
+    @ivar heard: called with this, a record, the one before, Call-ID and CSeq of each change that a phone makes here.
     """
 
     is_sipdmq = False
 
     def __init__(
         self, clock: HeapClock, network: Network, number: int, peers: tuple[int, ...], seed: str, skew: float = 0.0,
-        ping_interval: float = 5.0, fr_timer: float = 5.0,
+        ping_interval: float = 5.0, fr_timer: float = 15.0,
     ) -> None:
         self.clock = clock
         self.network = network
         self.number = number
         self.skew = skew
         self.address = node_address(number)
-        self.heard: Heard = lambda address, record, previous: None
+        self.heard: Heard = lambda machine, record, previous, name: None
         self.fr_timer = fr_timer
         self._ping_interval = ping_interval
         self._configured = [f"{node_address(peer)}:{PORT}" for peer in peers]
@@ -444,7 +444,7 @@ class Kamailio:
         }  # fmt: skip
         life.table[user][ruid] = record
         self._broadcast({"action": 1, **record})
-        self.heard(self.address, _binding(record), None if stored is None else _binding(stored))
+        self.heard(self, _binding(record), None if stored is None else _binding(stored), (call_id, cseq))
 
     def _remove(self, record: Record, call_id: str, cseq: int) -> None:
         """
@@ -453,8 +453,7 @@ class Kamailio:
         del self._life.table[record["aor"]][record["ruid"]]
         self._broadcast({"action": 2, **record})
         was = _binding(record)
-        gone = was._replace(removed=True, call_id=call_id, cseq=cseq)
-        self.heard(self.address, gone, was)
+        self.heard(self, was._replace(removed=True), was, (call_id, cseq))
 
 
 def _checked(action: Record) -> Record:

@@ -73,6 +73,7 @@ class Schedule:
         self.phones = [phone for phones in self._users for phone in phones]
         self.judge = Judge(clock, self.machines, self.phones, max(skews) - min(skews))
         self._is_healed = False
+        self._has_kamailio = has_kamailio
         self._duration = random.uniform(30, 70)
         self.tell(f"{count} nodes" + (f", clocks wrong by {[round(skew, 1) for skew in skews]}" if is_skewed else ""))
 
@@ -103,21 +104,23 @@ class Schedule:
             self._heal()
             self.clock.advance(SETTLE)
             failures += self.judge.equal() + self.judge.right()
-            self.clock.advance(SILENT - SETTLE)
-            before = len(self.network.sent)
-            self.clock.advance(SILENCE)
-            changes = [each for each in self.network.sent[before:] if _is_change(each.data)]
-            if changes:
-                failures.append(f"not silent: {len(changes)} messages after {SILENT} s")
-            failures += self._count()
+            if self.seed % 4 == 0:  # it takes as long as all the rest
+                failures += self._noise()
         finally:
             globalLogPublisher.removeObserver(observe)
             for machine in self.machines:
                 machine.kill()
         return failures
 
-    def _count(self) -> list[str]:
-        return []
+    def _noise(self) -> list[str]:
+        """
+        What is sent when there is nothing left to say.
+        """
+        self.clock.advance(SILENT - SETTLE)
+        before = len(self.network.sent)
+        self.clock.advance(SILENCE)
+        changes = [each for each in self.network.sent[before:] if _is_change(each.data)]
+        return [f"not silent: {len(changes)} messages after {SILENT} s"] if changes else []
 
     # phones
 
@@ -163,12 +166,17 @@ class Schedule:
 
     def _weather(self) -> None:
         random = self._random
-        faults = Faults(
-            random.choice((0, 0, 0.05, 0.2, 0.5)),
-            random.choice((0, 0, 0.2)),
-            0.001,
-            random.choice((0.001, 0.005, 0.05, 0.4, 2.0)),
-        )
+        if self._has_kamailio:
+            # The last datagram counts with a Kamailio, be it the oldest: here they are not that late. And what it tells
+            # is lost after five losses in a row.
+            faults = Faults(random.choice((0, 0, 0.05, 0.2)), 0, 0.001, random.choice((0.001, 0.005, 0.04)))
+        else:
+            faults = Faults(
+                random.choice((0, 0, 0.05, 0.2, 0.5)),
+                random.choice((0, 0, 0.2)),
+                0.001,
+                random.choice((0.001, 0.005, 0.05, 0.4, 2.0)),
+            )
         self.tell(f"network: {faults}")
         self.network.faults = faults
 
