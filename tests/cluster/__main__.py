@@ -19,11 +19,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("seeds", help="one, or a range: 0-999")
     parser.add_argument("-m", "--messages", action="store_true", help="show every datagram, too")
+    parser.add_argument("-k", "--kamailio", action="store_true", help="the last node is a model of Kamailio 5.6.3")
     options = parser.parse_args()
     first, _, last = options.seeds.partition("-")
     if last:
-        return _many(int(first), int(last))
-    schedule = Schedule(int(first))
+        return _many(int(first), int(last), options.kamailio)
+    schedule = Schedule(int(first), options.kamailio)
     names = {machine.address: machine.address for machine in schedule.machines}
     if options.messages:
         schedule.network.watch = lambda sent: schedule.tell(
@@ -35,11 +36,11 @@ def main() -> int:
     return 1 if problems else 0
 
 
-def _many(first: int, last: int) -> int:
+def _many(first: int, last: int, has_kamailio: bool) -> int:
     failed = 0
     start = time.process_time()
     for seed in range(first, last + 1):
-        problems = Schedule(seed).run()
+        problems = Schedule(seed, has_kamailio).run()
         if problems:
             failed += 1
             print(f"seed {seed}: {len(problems)} problems, the first: {problems[0]}", flush=True)
