@@ -5,6 +5,7 @@ L{sections<sipdmq.config.sections>} has all keys with their defaults, L{file<sip
 
 from __future__ import annotations
 
+from sipdmq.config.dialog import DialogConfig
 from sipdmq.config.dmq import DMQConfig
 from sipdmq.config.file import load
 from sipdmq.config.sections import (
@@ -27,6 +28,7 @@ __all__ = [
     "AuthConfig",
     "CallsConfig",
     "DMQConfig",
+    "DialogConfig",
     "DnsConfig",
     "GatewayConfig",
     "GatewayTarget",

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Final
 
-from sipdmq.config import dmq, usrloc, values
+from sipdmq.config import dialog, dmq, usrloc, values
 from sipdmq.config.sections import (
     AuthConfig,
     CallsConfig,
@@ -43,6 +43,7 @@ _SECTIONS: Final[Mapping[str, type]] = {
     "tls": TLSConfig,
     "dmq": dmq.DMQConfig,
     "usrloc": usrloc.UsrlocConfig,
+    "dialog": dialog.DialogConfig,
 }
 
 
@@ -162,6 +163,7 @@ def _check_together(config: NodeConfig) -> None:
     _check_tls(config)
     dmq.check(config, config.usrloc.enable)
     usrloc.check(config)
+    dialog.check(config)
     for alias, domain in config.node.aliases:
         if domain not in config.node.domains:
             raise ConfigError(path, "node", "aliases", f"'{alias}' stands for '{domain}', which is not in domains")

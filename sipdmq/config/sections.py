@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sipdmq.config import values
+from sipdmq.config.dialog import DialogConfig
 from sipdmq.config.dmq import DMQConfig
 from sipdmq.config.usrloc import UsrlocConfig
 from sipdmq.config.values import GatewayTarget, key
@@ -22,6 +23,7 @@ __all__ = [
     "AuthConfig",
     "CallsConfig",
     "DMQConfig",
+    "DialogConfig",
     "DnsConfig",
     "GatewayConfig",
     "LimitsConfig",
@@ -226,6 +228,7 @@ class NodeConfig:
     tls: TLSConfig = TLSConfig()
     dmq: DMQConfig = DMQConfig()  # noqa: RUF009 - frozen
     usrloc: UsrlocConfig = UsrlocConfig()  # noqa: RUF009 - frozen
+    dialog: DialogConfig = DialogConfig()  # noqa: RUF009 - frozen
     tls_domains: Mapping[str, TLSDomainConfig] = field(default_factory=dict)
 
     def beside(self, name: str) -> str:
