@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sipdmq.dmq.effects import Effect, NodeRestarted, SayHello, SendList, Sync
+from sipdmq.dmq.effects import Effect, GiveAll, NodeRestarted, SayHello, SendList, Sync
 from sipdmq.dmq.lines import NodeLine, format_line, line_length
 from sipdmq.dmq.members import NEVER, Member, status_after_timeout
 from sipdmq.dmq.roster import Roster
@@ -150,10 +150,12 @@ class NodeList(Roster):
         else:
             self._set_status(member, ACTIVE, now)
         self._learn_kind(member, now)
-        if own_line is not None:
-            self._heard_list(member, lines, length, now, is_complete=not member.was_asked_only)
-            if member.was_asked_only:  # now we know what fits
-                self._ask(member, now, must=True)
+        if member.was_asked_only:  # now we know what fits
+            member.was_alone = all(line.name == name for line in lines)
+            self._heard_list(member, lines, length, now, is_complete=False)
+            self._ask(member, now, member.hops, must=True)
+        elif own_line is not None:
+            self._heard_list(member, lines, length, now, is_complete=True)
         self._hearsay(lines, name, now, 0)
         return self._done(now)
 
@@ -331,13 +333,17 @@ class NodeList(Roster):
             return
         if not member.is_sipdmq and (member.listed is None or self.local not in member.listed):
             return
-        if member.kind not in self._synced or member.omits_us:
+        if member.was_alone and not member.is_sipdmq:
+            self._effects.append(GiveAll(member.as_node()))
+        member.was_alone = False
+        is_first = not self._synced if self._settings.init_with_single else member.kind not in self._synced
+        if is_first or member.omits_us:
             self._synced.add(member.kind)
             member.omits_us = member.was_lost = False
-            self._effects.append(Sync(member.as_node(), self._settings.init_with_single))
+            self._effects.append(Sync(member.as_node()))
         elif member.was_lost:
             member.was_lost = False
-            self._effects.append(Sync(member.as_node(), self._settings.init_with_single, True))
+            self._effects.append(Sync(member.as_node(), is_repair=True))
 
     def _learn_kind(self, member: Member, now: float, may_be_new: bool = False) -> None:
         """

@@ -140,7 +140,8 @@ class Roster:
     def _told_to_kamailio(self, receiver: NodeName, member: Member | None, now: float) -> set[NodeName]:
         """
         What a Kamailio has room for. While that is plenty, all; else what it lists already, then Kamailios, then the
-        others by name, so that all of us choose alike; and nothing new before it was asked what it has now.
+        others by name, so that all of us choose alike; and nothing new before it was asked what it has now. One to join
+        through may be full already: it is asked before it is told of us.
         """
         members, local = self._members, self.local
         active = {local, *(name for name, other in members.items() if other.is_active)}
@@ -154,10 +155,11 @@ class Roster:
         rumoured = {name for name, other in members.items() if not other.seen and other.status is NOT_ACTIVE}
         room = KAMAILIO_ROOM - (0 if member is None else member.excess + member.spare)
         is_tight = sum(map(line_length, taken | rumoured)) > room - _MARGIN
-        if not is_tight:
+        is_unheard = member is not None and member.is_configured and not member.seen and listed is None
+        if listed is None:
+            told = set() if is_tight or is_unheard else usable
+        elif not is_tight:
             told = usable
-        elif listed is None:
-            told = set()
         else:
             room -= sum(map(line_length, taken - known))
             kamailios = {name for name, other in members.items() if other.kind == "kamailio"}
@@ -167,11 +169,11 @@ class Roster:
                 self._warn_of(active - told, receiver)
             if member is not None and now - member.listed_at > _FRESH:
                 told &= listed
-        if not is_tight and member is not None and member.kind == "kamailio":
+        if not (is_tight or is_unheard) and member is not None and member.kind == "kamailio":
             self._warn_of(active - told, receiver)
         if member is not None:
             member.told |= told
-            member.was_asked_only = is_tight and (listed is None or now - member.listed_at > _FRESH)
+            member.was_asked_only = is_unheard or (is_tight and (listed is None or now - member.listed_at > _FRESH))
         return told
 
     def _warn_of(self, omitted: Collection[NodeName], kamailio: NodeName) -> None:
@@ -250,7 +252,7 @@ class Roster:
 
     def _done(self, now: float) -> tuple[Effect, ...]:
         for name, hops in self._to_ask.items():
-            self._members[name].asked(now)
+            self._members[name].asked(now, hops)
             self._effects.append(SendList(name, hops, self.list_for(name, now)))
         effects = tuple(self._effects)
         self._to_ask.clear()

@@ -138,3 +138,16 @@ class CrowdTests(ClusterTestCase):
         wait_until(lambda: len(kam.contacts()) == 3, kam.nodes)
         # The first Kamailio has no room for the late one, so it sends it nothing; the others do.
         wait_until(lambda: {uri[-1] for _, uri in late.contacts()} >= {"1", "2"}, late.contacts)
+
+    def test_one_that_is_full_is_not_joined(self) -> None:
+        kam = self.kamailio(11)
+        crowd = Crowd([self.address(200 + number) for number in range(25)])
+        self.addCleanup(crowd.close)
+        crowd.join(kam.host)
+        wait_until(lambda: len(kam.nodes()) == 26, kam.nodes)
+        own = self.member(12, 11)
+        wait_until(lambda: f"it sends no changes to sip:{own.host}:5060" in own.log(), own.log)
+        self.register(own, "alice", "<sip:alice@127.0.0.1:7001>")  # but it gets ours
+        wait_until(lambda: kam.contacts(), kam.log)
+        self.assertNotIn(own.host, kam.nodes())
+        self.assertEqual(kam.notify().count("\r\n"), 26)  # it still answers: its membership goes on
