@@ -84,6 +84,13 @@ class Member:
         return self.status is NodeStatus.ACTIVE
 
     @property
+    def is_rumour(self) -> bool:
+        """
+        Whether others only spoke of it.
+        """
+        return not self.seen and not self.is_configured
+
+    @property
     def is_sipdmq(self) -> bool:
         """
         Whether it has said hello.

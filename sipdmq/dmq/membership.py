@@ -87,7 +87,10 @@ class Membership:
         self._channels = channels
         self._limits = limits
         self._ping_interval = ping_interval
-        self.introductions = Introductions(clock, self._ask_privately, private, self._introduced)
+        self.introductions = Introductions(
+            clock, self._ask_privately, private, self._introduced,
+            lambda name, said: self.act(nodelist.hello_heard(self._clock.seconds(), name, said.start)),
+        )  # fmt: skip
         self.repairs = Repairs(
             clock, nodelist.local, channels, self._ask_privately, nodelist.nodes, sender.timers.timeout
         )

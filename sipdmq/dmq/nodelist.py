@@ -75,7 +75,10 @@ class NodeList(Roster):
                 self._remove(name)
                 continue
             member.refusals = 0
-            self._ask(member, now, MAX_HOPS if member.is_configured and self.is_alone else 1)
+            if member.is_configured and self.is_alone:
+                self._ask(member, now, MAX_HOPS)
+            else:
+                self._ask_in_turn(member, now)
         return self._done(now)
 
     def probe(self, now: float, names: Iterable[NodeName] = ()) -> tuple[Effect, ...]:
@@ -115,6 +118,8 @@ class NodeList(Roster):
         own_line = next((line for line in lines if line.name == sender), None)
         if is_first_hand and own_line is not None:
             news = self._speaks_of_itself(sender, own_line.status, now, hops, release)
+            if news and own_line.status is DISABLED:
+                self._members[sender].refusals = 1  # over UDP anybody can say that: soon it is asked
         member = self._members.get(sender)
         if member is not None and is_first_hand:
             member.has_us = True
@@ -180,6 +185,7 @@ class NodeList(Roster):
             return ()
         if not self._has_answered_since(member, now, sent_at):
             member.settled()
+            member.refusals = 0
             member.failed_at = now
             self._failed(member, now)
         return self._done(now)
@@ -200,7 +206,7 @@ class NodeList(Roster):
 
     def hello(self, now: float, name: NodeName, release: str, start: str = "") -> tuple[Effect, ...]:
         """
-        A node has shown to be one of ours, by its hello or by its answer to ours.
+        A node has shown to be one of ours, by its answer to our hello.
 
         @param start: what it says that tells one start of it from another; empty: nothing.
         """
@@ -219,6 +225,16 @@ class NodeList(Roster):
         if self.list_for(name, now) != before:
             self._ask(member, now, must=True)
         self._consider_sync(member)
+        return self._done(now)
+
+    def hello_heard(self, now: float, name: NodeName, start: str = "") -> tuple[Effect, ...]:
+        """
+        Somebody at the address of a node says that it is one of ours. A Kamailio that is taken for one would be told
+        of more nodes than it can hold: so the node is asked, and its answer counts.
+        """
+        member = self._members.get(name)
+        if member is not None and not self._is_over and not (member.is_sipdmq and member.start == start):
+            self._say_hello(member, now)
         return self._done(now)
 
     def no_hello(self, now: float, name: NodeName) -> tuple[Effect, ...]:
@@ -310,7 +326,7 @@ class NodeList(Roster):
             if now - member.failed_at >= self._settings.probe_interval:
                 if not member.is_active:
                     member.forward = max(member.forward, forward)
-                self._ask(member, now)
+                self._ask_in_turn(member, now)
 
     def _heard_list(
         self, member: Member, lines: Iterable[NodeLine], length: int, now: float, is_complete: bool
@@ -355,7 +371,11 @@ class NodeList(Roster):
             member.kind = "kamailio"
             return
         is_doubtful = not member.kind or may_be_new or (member.release.startswith("sipdmq") and not member.is_sipdmq)
-        if is_doubtful and now - member.hello_at >= self._settings.probe_interval:
+        if is_doubtful:
+            self._say_hello(member, now)
+
+    def _say_hello(self, member: Member, now: float) -> None:
+        if now - member.hello_at >= self._settings.probe_interval:
             member.hello_at = now
             self._effects.append(SayHello(member.name))
 
