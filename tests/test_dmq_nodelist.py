@@ -267,6 +267,20 @@ class SilenceTests(NodeListTests):
         self.assertEqual(sent(nodes.probe(12.6, [A])), [(A, 1)])
 
 
+    def test_over_connections_at_growing_intervals(self) -> None:
+        for protocol, expected in ((Protocol.UDP, [2, 4, 6, 8, 10, 12, 14, 16]), (Protocol.TCP, [4, 12, 28])):
+            name = A._replace(protocol=protocol)
+            nodes = self.make(name)
+            nodes.timed_out(0.0, name)
+            asked = []
+            for second in range(2, 61, 2):
+                if nodes.probe(float(second)):
+                    asked.append(second)
+                    nodes.timed_out(float(second), name)
+            self.assertEqual(asked[: len(expected)], expected)
+            self.assertLess(len(asked), 31 if protocol is Protocol.UDP else 5)
+
+
 class SyncTests(NodeListTests):
     """
     WIRE §2: who is not in its list gets no answer to a sync.

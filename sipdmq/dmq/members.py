@@ -10,7 +10,7 @@ from sipdmq.dmq.effects import NodeListSettings
 from sipdmq.dmq.lines import format_line
 from sipdmq.records import ClusterNode, NodeName, NodeStatus
 
-__all__ = ["NEVER", "Member", "status_after_timeout"]
+__all__ = ["NEVER", "Member", "probe_pause", "status_after_timeout"]
 
 NEVER: Final = float("-inf")
 
@@ -143,3 +143,14 @@ def status_after_timeout(
     if is_configured or not settings.remove_inactive:
         return NodeStatus.NOT_ACTIVE
     return NodeStatus.DISABLED
+
+
+def probe_pause(member: Member, settings: NodeListSettings) -> float:
+    """
+    How long a node is left alone before it is probed: twice as long after each failure where a probe opens a
+    connection, until it is as seldom as a ping.
+    """
+    pause = settings.probe_interval
+    if member.name.protocol.is_reliable:
+        pause = min(pause * 2 ** min(member.failures, 10), max(pause, settings.ping_interval))
+    return pause

@@ -19,7 +19,7 @@ from typing import Final
 
 from sipdmq.dmq.effects import Effect, GiveAll, NodeRestarted, SayHello, SendList, Sync
 from sipdmq.dmq.lines import NodeLine, format_line, line_length
-from sipdmq.dmq.members import NEVER, Member, status_after_timeout
+from sipdmq.dmq.members import NEVER, Member, probe_pause, status_after_timeout
 from sipdmq.dmq.roster import Roster
 from sipdmq.records import NodeName, NodeStatus
 
@@ -93,7 +93,7 @@ class NodeList(Roster):
         wanted.update(name for name, member in self._members.items() if 0 < member.refusals <= MAX_REFUSALS)
         for name in sorted(wanted):
             member = self._members.get(name)
-            if member is not None and now - member.asked_at >= self._settings.probe_interval:
+            if member is not None and now - member.asked_at >= probe_pause(member, self._settings):
                 self._ask(member, now, MAX_HOPS if member.is_configured and self.is_alone else 1)
         return self._done(now)
 

@@ -38,6 +38,16 @@ class TcpTests(ClusterTestCase):
             wait_until(lambda: own.count == len(two.contacts()) == 3, own.log)
 
 
+    def test_a_sync_fits_into_what_kamailio_reads_of_a_stream(self) -> None:
+        params = ";transport=tcp"
+        own = self.member(12, params=params, usrloc={"batch_msg_contacts": "150"})
+        for number in range(4):  # 150 contacts of 350 bytes are three times what it reads
+            contacts = [f"<sip:user{number}-{each}@127.0.0.1:{7000 + each}>" for each in range(40)]
+            self.register(own, f"user{number}", *contacts)
+        kam = self.kamailio(11, 12, params=params)
+        wait_until(lambda: len(kam.contacts()) == 160, lambda: len(kam.contacts()))
+
+
 class ChannelTests(ClusterTestCase):
     """
     The example policy of C{etc/cluster} beside a Kamailio (WIRE §11).
