@@ -209,6 +209,18 @@ class KeyTests(WholeTestCase):
         answer = self.request(1, "MESSAGE", "nobody")
         self.assertEqual((answer.status, answer.headers.get("retry-after")), (480, None))  # there is no such user
 
+    def test_a_user_whom_the_donor_knows(self) -> None:
+        self.network.add(1, usrloc=True)
+        self.assertEqual(self.register(1, "alice", "sip:alice@10.0.0.1:5060"), 200)
+        self.network.add(2, 1, usrloc=True)
+        self.pump(0)  # it has joined and asked for everything, and nothing came yet
+        node = self.network.nodes[address(2)]
+        self.assertEqual((self.count(2), node.node.cluster.usrloc.readiness.state.value), (0, "syncing"))
+        self.network.seen.clear()
+        self.assertEqual(self.request(2, "INVITE", "alice").status, 100)
+        self.assertEqual(len(self.network.take_requests("sipdmq")), 1)
+        self.assertEqual(self.count(2), 1)
+
     def test_a_notification_channel_of_another_name(self) -> None:
         for number in (1, 2):
             self.network.add(number, *([1] if number == 2 else []), notification_channel="mynodes")
