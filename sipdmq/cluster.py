@@ -234,7 +234,9 @@ def make_cluster(
 
     peer = lookup = None
     if usrloc.enable:
-        peer = UsrlocPeer(clock, now, store, form, usrloc, bounds, service, membership, service)
+        peer = UsrlocPeer(
+            clock, now, store, form, usrloc, bounds, service, membership, service, dmq.init_with_single
+        )
         channels.add(peer)
         here = Source(Protocol(local.protocol), local.host, local.port, listener)
         lookup = RemoteLookup(clock, store, form, peer, service, here)

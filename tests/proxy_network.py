@@ -117,6 +117,9 @@ class RecordingCalls:
     def call_answered(self, request: Request, response: Response) -> None:
         self.events.append(("answered", response.status))
 
+    def ack_relayed(self, request: Request) -> None:
+        self.events.append(("ack", request.method))
+
     def call_failed(self, request: Request, status: int) -> None:
         self.events.append(("failed", status))
 

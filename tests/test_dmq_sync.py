@@ -243,6 +243,19 @@ class NewcomerTests(UsrlocTestCase):
         pump(self.clock, 2)
         self.assertEqual(self.states, [SyncState.SYNCING, SyncState.READY])
 
+    def test_with_init_with_single_an_empty_donor_is_the_only_one(self) -> None:
+        for is_there in (True, False):
+            self.init_with_single = True
+            self.setUp()
+            other = KAMAILIO._replace(name=KAMAILIO.name._replace(host="192.0.2.99"))
+            self.cluster.members = [KAMAILIO, other]
+            self.peer.start(True)
+            self.peer.node_joined(KAMAILIO)
+            self.answer(200 if is_there else 500)
+            pump(self.clock, 2)
+            self.assertEqual(len(self.asked()), 1 if is_there else 2)
+            self.assertTrue(self.peer.readiness.is_ready)
+
     def test_an_empty_donor_of_ours_says_so(self) -> None:
         self.cluster.members = [OURS]
         self.peer.start(True)

@@ -124,6 +124,7 @@ class UsrlocTestCase(SynchronousTestCase):
 
     settings: dict[str, Any] = {}
     use_domain = False
+    init_with_single = False
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -135,7 +136,7 @@ class UsrlocTestCase(SynchronousTestCase):
         )
         self.peer = UsrlocPeer(
             self.clock, self.now, self.store, self.form, UsrlocConfig(**self.settings), Limits(contacts=20),
-            self.cluster, self.cluster, self.cluster,
+            self.cluster, self.cluster, self.cluster, self.init_with_single,
         )  # fmt: skip
         self.addCleanup(self.peer.stop)
 

@@ -95,15 +95,19 @@ class Newcomer:
         readiness: Readiness,
         ask: Callable[[ClusterNode], Deferred[bool]],
         candidates: Callable[[], Sequence[ClusterNode]],
+        single: bool = False,
     ) -> None:
         """
         @param ask: sends the request; the Deferred says whether it was answered with 2xx.
         @param candidates: the other active nodes.
+        @param single: one that takes the request is the only one, even if it has nothing (C{init_with_single}).
         """
         self._clock = IReactorTime(clock)
         self.readiness = readiness
         self._ask = ask
         self._candidates = candidates
+        self._single = single
+        self._was_accepted = False
         self._donor: ClusterNode | None = None
         self._asked: set[NodeName] = set()
         self._asked_at = 0.0
@@ -237,7 +241,7 @@ class Newcomer:
                 self._retry()
         elif self._is_patient():
             self._fail()  # it would have said that it has nothing, or no more
-        elif self._received:
+        elif self._received or (self._single and self._was_accepted):
             self._failed.clear()
             self._finish()
         else:
@@ -274,6 +278,7 @@ class Newcomer:
         self._asked.add(donor.name)
         self._asked_at = self._clock.seconds()
         self._received = 0
+        self._was_accepted = False
         self._expected = None
         self._is_partial = False
         self._wait(self.QUIET)
@@ -285,6 +290,7 @@ class Newcomer:
         if was_accepted is not True:
             self._fail()
         else:
+            self._was_accepted = True
             self._wait(self.QUIET)
 
     def _finish(self) -> None:

@@ -44,6 +44,7 @@ from sipdmq.interfaces.replication import (
     INodeListener,
     IRepairer,
     IReplicator,
+    ISyncDonor,
 )
 from sipdmq.records import (
     Binding,
@@ -97,7 +98,7 @@ def _key(binding: Binding, ruid: str) -> str:
     return f"{binding.aor} {ruid}"
 
 
-@implementer(IChannelPeer, IRepairer, IBindingListener, INodeListener, IInspectable)
+@implementer(IChannelPeer, IRepairer, ISyncDonor, IBindingListener, INodeListener, IInspectable)
 class UsrlocPeer:
     """
     Both directions of the channel, and its syncs.
@@ -118,9 +119,11 @@ class UsrlocPeer:
         replicator: IReplicator,
         membership: IMembership,
         broadcaster: IBroadcaster,
+        init_with_single: bool = False,
     ) -> None:
         """
         @param now: the time, seconds since the epoch.
+        @param init_with_single: as in C{[dmq]}.
         """
         self.channel = config.dmq_peer_id
         self.batch_contacts = config.batch_msg_contacts
@@ -150,7 +153,7 @@ class UsrlocPeer:
             config.batch_usleep,
         )
         self._restores = Restores(clock, self._ask, self._repair_restored, self._owe)
-        self.newcomer = Newcomer(clock, self.readiness, self._ask, self._others)
+        self.newcomer = Newcomer(clock, self.readiness, self._ask, self._others, init_with_single)
 
     def snapshot(self) -> dict[str, int | float]:
         """
@@ -400,6 +403,12 @@ class UsrlocPeer:
 
     def _owe(self, node: ClusterNode, age: float) -> None:
         self._replicator.owe(node.name, self.channel, age)
+
+    def serve(self, node: ClusterNode) -> None:
+        """
+        See L{ISyncDonor.serve}.
+        """
+        self._donor.serve(node, Errand(SYNC))
 
     def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
         """

@@ -164,6 +164,19 @@ class IRepairer(IChannelPeer):
         """
 
 
+class ISyncDonor(Interface):
+    """
+    An L{IChannelPeer} that can send a newcomer everything, also one that has not asked for it.
+    """
+
+    def serve(node):
+        """
+        Put (L{IReplicator.put_for}) all that there is, paged and paced. One sync of a node at a time.
+
+        @param node: the L{ClusterNode<sipdmq.records.ClusterNode>}
+        """
+
+
 class IRegistrar(ITransactionUser):
     """
     What the cluster needs of the registrar.
