@@ -23,13 +23,13 @@ from sipdmq.calls.file import record_path
 from sipdmq.calls.service import CallRecords
 from sipdmq.config import NodeConfig
 from sipdmq.core.auth import Authenticator
+from sipdmq.core.cookies import RouteCookies
 from sipdmq.core.credentials import FileCredentials
 from sipdmq.core.dispatch import Dispatcher
 from sipdmq.core.domains import Domains
 from sipdmq.core.functions import NodeFunctions
 from sipdmq.core.keys import derive_key, read_secret
 from sipdmq.core.load import load_policy
-from sipdmq.core.routes import RouteCookies
 from sipdmq.core.targets import BindingTargets
 from sipdmq.errors import ConfigError, UnreachableError
 from sipdmq.gateways.service import Gateways

@@ -160,12 +160,19 @@ class PolicyTestCase(SynchronousTestCase):
         given = {"from_": "<sip:carol@elsewhere.example>;tag=f1", **changes}
         return self.ask("INVITE", given.pop("uri", "sip:bob@example.org"), CAROL, user="carol", **given)
 
-    def reply(self, sent: Sent, status: int, source: tuple[str, int] = BOB, to_tag: str = "t1") -> Sent:
+    def reply(
+        self,
+        sent: Sent,
+        status: int,
+        source: tuple[str, int] = BOB,
+        to_tag: str = "t1",
+        contact: str = f"sip:bob@{BOB[0]}",
+    ) -> Sent:
         """
         A phone answers the request that it was just sent.
         """
         (request,) = (message for message, address in sent if isinstance(message, Request) and address == source)
-        response = response_to(request, status, to_tag if status > 100 else "", [("Contact", f"<sip:bob@{BOB[0]}>")])
+        response = response_to(request, status, to_tag if status > 100 else "", [("Contact", f"<{contact}>")])
         for value in request.headers.get_all("record-route"):
             response.headers.add("Record-Route", value)
         return self.receive(format_message(response), source)

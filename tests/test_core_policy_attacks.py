@@ -118,8 +118,10 @@ class DialogTests(AttackTestCase):
     def setUp(self) -> None:
         super().setUp()
         invite = self.invite_from_stranger(call_id="call-1")
-        self.reply(invite, 200)
-        self.cookie = self.cookie_of(invite)
+        answered = self.reply(invite, 200)
+        self.callees = self.cookie_of(invite)
+        ((response, _),) = answered
+        self.cookie = response.headers.get_all("record-route")[0][1:-1]
 
     def within(self, method: str, **changes: object) -> Sent:
         given = {
@@ -130,7 +132,7 @@ class DialogTests(AttackTestCase):
             "headers": [f"Route: <{self.cookie}>"],
             **changes,
         }
-        return self.ask(method, f"sip:bob@{BOB[0]}", CAROL, user="carol", **given)
+        return self.ask(method, given.pop("uri", f"sip:bob@{BOB[0]}"), CAROL, user="carol", **given)
 
     def test_it_is_followed_without_a_challenge(self) -> None:
         for method in ("ACK", "INFO", "UPDATE", "BYE", "NEW"):
@@ -142,7 +144,7 @@ class DialogTests(AttackTestCase):
         Bob is ours, and hangs up without a password.
         """
         sent = self.ask(
-            "BYE", f"sip:carol@{CAROL[0]}", BOB, user="bob", call_id="call-1", headers=[f"Route: <{self.cookie}>"],
+            "BYE", f"sip:carol@{CAROL[0]}", BOB, user="bob", call_id="call-1", headers=[f"Route: <{self.callees}>"],
             from_="<sip:bob@example.org>;tag=t1", to="<sip:carol@elsewhere.example>;tag=f1",
         )  # fmt: skip
         self.assert_relayed(sent, CAROL, "BYE")
@@ -161,6 +163,62 @@ class DialogTests(AttackTestCase):
             {"headers": []},
         ):
             self.assert_refused(self.within("INFO", **changes), 403, CAROL)
+
+    def test_it_leads_to_bob_alone(self) -> None:
+        """
+        A cookie is no ticket to others: neither by the Request-URI, nor by a Route, nor by passing for bob.
+        """
+        route = f"Route: <{self.cookie}>"
+        as_bob = {"from_": "<sip:bob@elsewhere.example>;tag=t1", "to": "<sip:carol@elsewhere.example>;tag=f1"}
+        for changes in (
+            {"uri": TARGET},
+            {"uri": f"sip:bob@{BOB[0]};maddr={VICTIM[0]}"},
+            {"headers": [route, f"Route: <sip:{VICTIM[0]};lr>"]},
+            {"headers": [route, f"Route: <{TARGET}>"]},
+            {"headers": [route, f"Route: <sip:{NODE};lr>"], "uri": TARGET},
+            {"headers": [f"Route: <{TARGET}>"], "uri": self.cookie},
+            {"uri": f"sip:carol@{CAROL[0]}", **as_bob},
+            {"uri": TARGET, **as_bob},
+            {"uri": TARGET, "headers": [f"Route: <{self.callees}>"]},
+        ):
+            for method in ("INVITE", "MESSAGE", "BYE", "NEW"):
+                self.assert_refused(self.within(method, **changes), 403, CAROL)
+            self.assertEqual(self.within("ACK", **changes), [])
+
+    def test_nor_to_whom_it_names_as_its_own_contact(self) -> None:
+        """
+        Where a stranger says that he is, bob may send; not he himself in bob's name.
+        """
+        moved = self.within("UPDATE", headers=[f"Route: <{self.cookie}>", f"Contact: <{TARGET}>"])
+        self.assert_relayed(moved, BOB, "UPDATE")
+        for uri in (TARGET, f"sip:carol@{CAROL[0]}"):
+            self.assert_refused(self.within("INFO", uri=uri), 403, CAROL)
+
+    def test_each_side_may_move(self) -> None:
+        """
+        RFC 3261 §12.2: a re-INVITE or UPDATE, or the 2xx to it, may name another Contact.
+        """
+        there = ("203.0.113.31", 5060)
+        moved = self.within("UPDATE", headers=[f"Route: <{self.cookie}>", f"Contact: <sip:carol@{there[0]}>"])
+        self.reply(moved, 200, contact="sip:bob@198.51.100.99")
+        self.assert_relayed(self.within("INFO", uri="sip:bob@198.51.100.99"), ("198.51.100.99", 5060), "INFO")
+        sent = self.ask(
+            "BYE", f"sip:carol@{there[0]}", BOB, user="bob", call_id="call-1", headers=[f"Route: <{self.callees}>"],
+            from_="<sip:bob@example.org>;tag=t1", to="<sip:carol@elsewhere.example>;tag=f1",
+        )  # fmt: skip
+        self.assert_relayed(sent, there, "BYE")
+
+    def test_who_is_ours_may_go_on_by_his_password(self) -> None:
+        """
+        What a cookie does not allow is asked for as outside of a dialog. So bob finds carol, who has moved
+        where another node saw it.
+        """
+        uri = f"sip:carol@{VICTIM[0]}"
+        sent = self.ask(
+            "BYE", uri, BOB, user="bob", call_id="call-1", headers=[f"Route: <{self.callees}>"],
+            from_="<sip:bob@example.org>;tag=t1", to="<sip:carol@elsewhere.example>;tag=f1",
+        )  # fmt: skip
+        self.assert_refused(sent, 407, BOB)
 
     def test_a_registration_in_a_dialog_is_asked_for_its_password(self) -> None:
         sent = self.ask(

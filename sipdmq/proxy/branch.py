@@ -111,6 +111,7 @@ class Branch:
         if status == 100:
             return
         is_ours_alone = not strip_response(response)
+        self._context.proxy.face_caller(response, self._destination.uri)
         if status < 200:
             if self.outcome is None and not is_ours_alone:
                 self._restart_timer()

@@ -21,6 +21,7 @@ from sipdmq.sip.message import Request, Response
 from sipdmq.sip.uri import SipURI
 
 if TYPE_CHECKING:
+    from sipdmq.core.cookies import DialogSide
     from sipdmq.proxy.service import Proxy
 
 __all__ = ["ResponseContext"]
@@ -32,6 +33,7 @@ class ResponseContext:
 
     @ivar request: to be copied: as received, its routes preprocessed.
     @ivar record_route: L{None} if we do not want to see what follows.
+    @ivar dialog: of a request within one that may change where its two sides are: what to tell L{Proxy.moved}.
     @ivar is_secure: it is for a C{sips:} URI: by TLS only.
     """
 
@@ -49,6 +51,7 @@ class ResponseContext:
         "_open",
         "_outcomes",
         "_transaction",
+        "dialog",
         "is_invite",
         "is_secure",
         "loop",
@@ -84,6 +87,7 @@ class ResponseContext:
         self.request = request
         self.record_route = record_route
         self.loop = loop
+        self.dialog: DialogSide | None = None
         self.is_invite = request.method == "INVITE"
         uri = request.uri
         self.is_secure = isinstance(uri, SipURI) and uri.scheme == "sips"
@@ -176,6 +180,8 @@ class ResponseContext:
             return
         self._is_answered = True
         self._groups.clear()
+        if self.dialog is not None:
+            self.proxy.moved(self.dialog.other, response)
         self._respond(response)
         self._answered("call_answered", response)
         self._cancel_branches()

@@ -7,8 +7,9 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from sipdmq.core.cookies import RouteCookies, Side, contact_mark, record_route_uri
 from sipdmq.core.refuse import too_many_hops
-from sipdmq.core.routes import RouteCookies, Side, contact_mark, record_route_uri
+from sipdmq.core.routes import caller_of
 from sipdmq.errors import ParseError, RequestRefused
 from sipdmq.records import Destination, Source, Target
 from sipdmq.sip.fields import parse_route
@@ -215,7 +216,7 @@ class RecordRoute:
     two (RFC 5658 §3.1).
     """
 
-    __slots__ = ("_call_id", "_caller", "_cookies", "_facing_caller", "_is_secure", "_tag")
+    __slots__ = ("_call_id", "_caller", "_cookies", "_facing_caller", "_is_secure", "_mark", "_tag")
 
     def __init__(self, request: Request, source: Source, cookies: RouteCookies) -> None:
         """
@@ -226,6 +227,8 @@ class RecordRoute:
         self._call_id = request.call_id
         self._tag = request.from_.tag
         self._caller = caller_side(request, source)
+        caller = caller_of(request)
+        self._mark = None if caller is None else cookies.mark(caller)
         self._facing_caller = (
             f"{listener.protocol.name} {format_host(listener.advertise_host)}:{listener.advertise_port}"
         )
@@ -239,12 +242,12 @@ class RecordRoute:
         callee = callee_side(destination, target)
         make = self._cookies.make
         if sent_by == self._facing_caller:
-            cookie = make(self._call_id, self._tag, self._caller, callee)
+            cookie = make(self._call_id, self._tag, self._mark, self._caller, callee)
             copy.headers.prepend("Record-Route", record_route_uri(sent_by, cookie, self._is_secure))
             return
         for address, cookie in (
-            (self._facing_caller, make(self._call_id, self._tag, self._caller)),
-            (sent_by, make(self._call_id, self._tag, None, callee)),
+            (self._facing_caller, make(self._call_id, self._tag, self._mark, self._caller)),
+            (sent_by, make(self._call_id, self._tag, self._mark, None, callee)),
         ):
             copy.headers.prepend("Record-Route", record_route_uri(address, cookie, self._is_secure))
 
