@@ -45,6 +45,7 @@ class FakeTransaction:
         self.source = source
         self.to_tag = ""
         self.is_cancelled = False
+        self.cancel_reasons: list[str] = []
         self.responses: list[Response] = []
         self._merged = merged
 

@@ -39,7 +39,7 @@ _MAX_SIDES: Final = 56  # bytes: what is left of the 100 characters, and less th
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_\-]{22,100}")
 _NOTHING, _FLOW, _NAMED_FLOW, _IPV4, _IPV6 = range(5)
 
-MAX_MOVES: Final = 10_000
+MAX_MOVES: Final = 5_000
 """So many sides of dialogs that have moved are remembered; the oldest are forgotten."""
 
 
@@ -161,7 +161,7 @@ class RouteCookies:
         @param key: 16 to 64 bytes, the same on all nodes of the cluster (L{sipdmq.core.keys.derive_key}).
         """
         self._key = key
-        self._moves: dict[DialogSide, bytes] = {}  # oldest first
+        self._moves: dict[int, bytes] = {}  # by hash: a Call-ID may be as long as a message; oldest first
 
     def mark(self, uri: URI) -> bytes:
         """
@@ -291,8 +291,9 @@ class RouteCookies:
         """
         A side of a dialog has named its Contact, perhaps another one than before: there the other side may send now.
         """
-        self._moves.pop(side, None)
-        self._moves[side] = self.mark(contact)
+        key = hash(side)
+        self._moves.pop(key, None)
+        self._moves[key] = self.mark(contact)
         if len(self._moves) > MAX_MOVES:
             del self._moves[next(iter(self._moves))]
 
@@ -305,7 +306,7 @@ class RouteCookies:
         mark = self.mark(next_hop)
         if mark == opened.mark:
             return True
-        return self._moves.get(sender_of(request, opened.is_from_caller).other) == mark
+        return self._moves.get(hash(sender_of(request, opened.is_from_caller).other)) == mark
 
 
 def sender_of(request: Request, is_from_caller: bool) -> DialogSide:

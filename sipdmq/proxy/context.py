@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sipdmq.errors import TransactionStateError
 from sipdmq.interfaces.messages import IServerTransaction
 from sipdmq.proxy.best import Outcome, final_response
 from sipdmq.proxy.branch import TIMED_OUT, Branch
-from sipdmq.proxy.forward import RecordRoute, shares
+from sipdmq.proxy.forward import RecordRoute, reason_line, shares
 from sipdmq.records import Destination
 from sipdmq.sip.message import Request, Response
 from sipdmq.sip.uri import SipURI
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from sipdmq.proxy.service import Proxy
 
 __all__ = ["ResponseContext"]
+
+_ELSEWHERE: Final = reason_line(200, "Call completed elsewhere")
+"""By this phones know that a call was not missed (RFC 3326 §3.1)."""
 
 
 class ResponseContext:
@@ -149,9 +152,10 @@ class ResponseContext:
         self._open -= 1
         if is_last_word:
             self._groups.clear()
-        if any(branch.outcome is not None and branch.outcome.status >= 600 for branch in self._branches):
+        declined = [each.outcome for each in self._branches if each.outcome and each.outcome.status >= 600]
+        if declined:
             self._groups.clear()  # §16.7 step 5: everywhere declined, no new branches
-            self._cancel_branches()
+            self._cancel_branches([reason_line(declined[0].status)])
         if self._open or self._is_starting:
             return
         if self._groups and not self._is_answered and not self._is_cancelled:
@@ -184,21 +188,23 @@ class ResponseContext:
             self.proxy.moved(self.dialog.other, response)
         self._respond(response)
         self._answered("call_answered", response)
-        self._cancel_branches()
+        self._cancel_branches([_ELSEWHERE])
 
-    def cancel(self) -> None:
+    def cancel(self, reasons: Sequence[str] = ()) -> None:
         """
         The client wants no answer any more, or cannot be given one.
+
+        @param reasons: the Reason lines of its CANCEL.
         """
         if self._is_answered or self._is_cancelled:
             return
         self._is_cancelled = True
         self._groups.clear()
-        self._cancel_branches()
+        self._cancel_branches(reasons)
 
-    def _cancel_branches(self) -> None:
+    def _cancel_branches(self, reasons: Sequence[str]) -> None:
         for branch in tuple(self._branches):
-            branch.cancel()
+            branch.cancel(reasons)
 
     def _finish(self) -> None:
         """

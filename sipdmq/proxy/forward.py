@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from sipdmq.core.asserted import withhold_identity
 from sipdmq.core.cookies import RouteCookies, Side, contact_mark, record_route_uri
 from sipdmq.core.refuse import too_many_hops
 from sipdmq.core.routes import caller_of
@@ -15,6 +16,7 @@ from sipdmq.records import Destination, Source, Target
 from sipdmq.sip.fields import parse_route
 from sipdmq.sip.grammar import parse_number, split_commas
 from sipdmq.sip.message import Request, Response
+from sipdmq.sip.status import reason_phrase
 from sipdmq.sip.uri import DEFAULT_PORT, URI, SipURI, format_host, parse_request_uri
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "is_looped",
     "is_spiral",
     "read_breadth",
+    "reason_line",
     "routing_seed",
     "shares",
     "strip_response",
@@ -148,6 +151,7 @@ def copy_for(request: Request, destination: Destination, breadth: int) -> Copy:
         headers.prepend("Route", destination.path)
     if destination.next_hop is not None:
         return Copy(copy, destination.next_hop)
+    withhold_identity(copy)  # nobody but a gateway is known to be trusted
     if "route" not in headers:
         return Copy(copy, uri)
     routes = [part for value in headers.get_all("route") for part in split_commas(value)]
@@ -250,6 +254,16 @@ class RecordRoute:
             (sent_by, make(self._call_id, self._tag, self._mark, None, callee)),
         ):
             copy.headers.prepend("Record-Route", record_route_uri(address, cookie, self._is_secure))
+
+
+def reason_line(status: int, text: str = "") -> str:
+    """
+    For a CANCEL of ours: why (RFC 3326 §2).
+
+    @param status: what became of the request instead.
+    @param text: by default its reason phrase.
+    """
+    return f'Reason: SIP;cause={status};text="{text or reason_phrase(status)}"'
 
 
 def strip_response(response: Response) -> bool:

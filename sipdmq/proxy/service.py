@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sipdmq.core.asserted import TrustDomain, has_assertions, remove_assertions
 from sipdmq.core.cookies import DialogSide, RouteCookies, sender_of
 from sipdmq.core.refuse import flow_failed
 from sipdmq.core.routes import RouteVerdict, face_caller, preprocess
@@ -55,6 +56,7 @@ class Proxy:
     RFC 3261 §16.
 
     @ivar timer_c: seconds.
+    @ivar trusted: whose P-Asserted-Identity is believed.
     @ivar gateways: L{IGateways} that is told how calls to gateways end, or L{None}.
     """
 
@@ -71,6 +73,7 @@ class Proxy:
         is_ours: Callable[[SipURI], bool],
         timer_c: float = TIMER_C,
         max_breadth: int = MAX_BREADTH,
+        trusted: TrustDomain | None = None,
     ) -> None:
         """
         @param ids: the one that C{sender} makes branches with.
@@ -91,6 +94,7 @@ class Proxy:
         self._max_breadth = max_breadth
         self._contexts: dict[IServerTransaction, ResponseContext] = {}
         self._call_listeners: list[Any] = []
+        self.trusted = trusted or TrustDomain((), ())
         self.gateways: IGateways | None = None
         self._relayed = 0
         self._loops = 0
@@ -167,6 +171,9 @@ class Proxy:
         @return: to be started.
         """
         received = transaction.request
+        if has_assertions(request) and not self.trusted.may_assert(received, transaction.source):
+            request = request.copy()
+            remove_assertions(request)
         is_new_call = request.method == "INVITE" and not request.to.tag
         context = ResponseContext(
             self,
@@ -353,7 +360,7 @@ class Proxy:
         """
         context = self._contexts.get(transaction)
         if context is not None:
-            context.cancel()
+            context.cancel(transaction.cancel_reasons)
 
     def response_lost(self, transaction: IServerTransaction, reason: str) -> None:
         """

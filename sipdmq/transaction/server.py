@@ -49,6 +49,7 @@ class ServerTransaction:
         "_retransmission",
         "_table",
         "_target",
+        "cancel_reasons",
         "is_cancelled",
         "key",
         "merge",
@@ -75,6 +76,7 @@ class ServerTransaction:
         self.merge = 0
         self.to_tag = ""
         self.is_cancelled = False
+        self.cancel_reasons: list[str] = []
         self._response = b""
         self._target: Target | None = None
         self._retransmission: Retransmission | None = None
