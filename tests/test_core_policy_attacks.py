@@ -9,7 +9,9 @@ from random import Random
 
 from sipdmq.core.auth import AMPLIFICATION
 from sipdmq.records import Protocol, Source
+from sipdmq.sip.message import Request, response_to
 from sipdmq.sip.parser import parse_message
+from sipdmq.sip.writer import format_message
 from tests.fakes import UDP, request_bytes
 from tests.policy_network import BOB, CAROL, NODE, STRANGER, PolicyTestCase, Sent
 
@@ -307,6 +309,67 @@ class AmplificationTests(AttackTestCase):
         for method in ("INVITE", "REGISTER", "MESSAGE"):
             self.attack(method, "sip:nobody@example.org", from_="<sip:alice@example.org>;tag=1")
         self.assertEqual(self.pump(40), [])
+
+    def final_response(self, status: int, padding: int, size: int) -> tuple[list[int], int]:
+        """
+        A stranger's INVITE to bob, who answers it with a final response; nobody acknowledges that.
+
+        @param padding: characters of a header of the response.
+        @param size: of the INVITE.
+        @return: the final responses that were sent within 40 s, by size, and all bytes that were.
+        """
+        headers = ["Contact: <sip:m@elsewhere.example>", f"Subject: {'x' * padding}"]
+        invite = self.build(
+            "INVITE", "sip:bob@example.org", STRANGER, from_="<sip:m@elsewhere.example>;tag=m1", headers=headers[:1],
+            call_id=f"{status}x{padding}x{size}",
+        )  # fmt: skip
+        invite = invite.replace(b"\r\n\r\n", b"\r\nSubject: %s\r\n\r\n" % (b"x" * (size - len(invite) - 11)), 1)
+        self.assertEqual(len(invite), size)
+        sent = self.memory.receive(invite, *STRANGER)
+        (data,) = (data for data, address in sent if address == BOB)
+        request = parse_message(data)
+        assert isinstance(request, Request)
+        sent += self.memory.receive(format_message(response_to(request, 180, "t1")), *BOB)
+        response = response_to(request, status, "t1", [("Subject", "x" * padding)])
+        sent += self.memory.receive(format_message(response), *BOB)
+        self.memory.take_sent()
+        self.memory.reactor.pump([0.25] * 160)
+        sent += self.memory.take_sent()
+        mine = [data for data, address in sent if address == STRANGER]
+        finals = [len(data) for data in mine if data.startswith(b"SIP/2.0 %d" % status)]
+        return finals, sum(map(len, mine))
+
+    def test_a_refusal_of_whom_he_called(self) -> None:
+        """
+        It is shortened if it must be, and repeated as long as there is room: to a caller who is there it arrives.
+        """
+        for padding in (0, 300, 2000):
+            for size in (400, 500, 900):
+                finals, total = self.final_response(486, padding, size)
+                self.assertLess(total, AMPLIFICATION * size, (padding, size))
+                self.assertGreater(len(finals), 0, (padding, size))
+        finals, _ = self.final_response(603, 300, 1200)
+        self.assertGreater(len(finals), 2)
+        self.assertGreater(finals[0], 500)  # as bob wrote it
+
+    def test_who_asks_again_is_answered_again(self) -> None:
+        """
+        Each copy of the INVITE counts: this is how a lost answer is asked for.
+        """
+        invite = self.build("INVITE", "sip:bob@example.org", STRANGER, from_="<sip:m@elsewhere.example>;tag=m1")
+        sent = self.receive(invite, STRANGER)
+        self.reply(sent, 486)
+        self.pump(20)
+        for _ in range(3):
+            self.assertEqual(self.answers(self.receive(invite, STRANGER), STRANGER), [486])
+
+    def test_a_proven_caller_gets_all(self) -> None:
+        """
+        Alice has shown her password.
+        """
+        sent = self.ask_with_password("INVITE", "sip:bob@example.org")
+        self.reply(sent, 486)
+        self.assertGreater(len(self.pump(31)), 7)
 
     def test_what_is_no_request_at_all(self) -> None:
         for data in (b"\r\n\r\n", b"x", b"INVITE", b"INVITE sip:a SIP/2.0\r\n\r\n", b"SIP/2.0 200 OK\r\n\r\n"):

@@ -58,6 +58,9 @@ class FakeTransaction:
     def is_merged(self) -> bool:
         return self._merged
 
+    def hold_small(self) -> None:
+        raise NotImplementedError
+
     def drop(self) -> None:
         raise NotImplementedError
 

@@ -159,6 +159,13 @@ class IServerTransaction(Interface):
         Forget the request without an answer: one that may not be given (RFC 3261 §26.3.2.4 on floods).
         """
 
+    def hold_small():
+        """
+        Of an INVITE that came over UDP from somebody who has not proved to be there: a refusal that would make all that
+        was sent to him three times as much as came from him is shortened, and not repeated beyond that. It is sent
+        once in any case, and a 2xx as it is.
+        """
+
     def forget_request():
         """
         Its user needs the request no more, only to be able to answer: from now on C{request} has a method and a
