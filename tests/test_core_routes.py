@@ -4,6 +4,7 @@ Route information preprocessing (RFC 3261 §16.4) and the cookies of Record-Rout
 
 from __future__ import annotations
 
+import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 
@@ -385,6 +386,14 @@ class FaceCallerTests(RoutesTestCase):
         inner = self.answered(self.callees(ahead="sip:p2.example.net"), between, self.callees())
         self.assertEqual(inner, [self.ours(), between, self.callees()])
         self.assertEqual(self.answered(*inner), [self.ours(), between, self.ours(ahead="sip:p2.example.net")])
+
+    def test_a_great_many(self) -> None:
+        """
+        As many as a callee can write into one message, all of them good: still no work for seconds.
+        """
+        before = time.process_time()
+        self.assertEqual(self.answered(*[self.callees()] * 1000), [self.ours()] * 1000)
+        self.assertLess(time.process_time() - before, 0.5)
 
     def test_what_is_not_ours_stays(self) -> None:
         for value in (

@@ -171,7 +171,7 @@ def face_caller(
         return
     lines = headers.lines_of("record-route")
     above: URI | None = None
-    exchanged: list[tuple[str, str]] = []
+    exchanged: dict[str, str] = {}
     for value in [part for line in headers.get_all("record-route") for part in split_commas(line)]:
         try:
             uri = parse_route(value).uri
@@ -183,13 +183,13 @@ def face_caller(
             mark = None if callee is None else cookies.mark(callee)
             found = cookies.exchange(uri, response, mark)
         if found is not None:
-            exchanged.append(found)
+            exchanged[found[0]] = found[1]
         elif exchanged:
             break  # another pass of this request through us sees to its own
         else:
             above = uri
     if exchanged:
-        for old, new in exchanged:
+        for old, new in exchanged.items():
             lines = [line.replace(old, new) for line in lines]
         headers.replace_lines("record-route", lines)
 
