@@ -10,7 +10,15 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.core.cookies import MAX_MOVES, DialogSide, RouteCookies, Side, contact_mark, record_route_uri
+from sipdmq.core.cookies import (
+    MAX_MOVES,
+    DialogSide,
+    RouteCookies,
+    Side,
+    contact_mark,
+    record_route_heads,
+    record_route_uri,
+)
 from sipdmq.core.routes import RouteVerdict, face_caller, preprocess
 from sipdmq.errors import ParseError
 from sipdmq.sip.message import response_to
@@ -350,7 +358,8 @@ class FaceCallerTests(RoutesTestCase):
             headers.append(("Contact", contact))
         given = request("INVITE", from_="<sip:alice@example.org>;tag=f1", call_id=call_id)
         response = response_to(given, 200, "t1", headers)
-        face_caller(response, self.cookies, is_ours, "sip:bob@10.0.0.2:5062")
+        heads = record_route_heads(f"{protocol} 192.0.2.1:5060" for protocol in ("UDP", "TCP", "TLS"))
+        face_caller(response, self.cookies, heads, is_ours, "sip:bob@10.0.0.2:5062")
         return response.headers.get_all("record-route")
 
     def callees(self, **changes: Any) -> str:
@@ -365,6 +374,14 @@ class FaceCallerTests(RoutesTestCase):
     def test_the_sides_go_with_it_to_whom_they_concern(self) -> None:
         given = self.callees(caller=CALLER, callee=CALLEE)
         self.assertEqual(self.answered(given), [self.ours(None, CALLEE)])
+
+    def test_written_otherwise(self) -> None:
+        """
+        By a phone that puts a URI together anew.
+        """
+        head, _, cookie = self.ours()[:-1].partition(";lr;c=")
+        (value,) = self.answered(self.callees().replace(";lr;c=", ";LR;x=1;c="))
+        self.assertEqual(value, f"{head};LR;x=1;c={cookie}>")
 
     def test_both_of_two(self) -> None:
         given = (self.callees(callee=CALLEE), self.callees(caller=CALLER, protocol="TCP"))
@@ -401,7 +418,9 @@ class FaceCallerTests(RoutesTestCase):
             "<sip:192.0.2.1;lr>", "<sip:192.0.2.1;lr;c=AAAAAAAAAAAAAAAAAAAAAA>", "<sip:192.0.2.1;lr;c>", "<tel:1>",
         ):  # fmt: skip
             self.assertEqual(self.answered(value), [value])
-        self.assertEqual(self.answered("nonsense", self.callees()), ["nonsense", self.callees()])
+        (nonsense, other) = self.answered("nonsense", self.callees())
+        self.assertEqual(nonsense, "nonsense")
+        self.assertFalse(self.run_on(other).is_in_dialog)  # nobody knows where it would lead
         self.assertEqual(self.answered(self.callees(), call_id="c2"), [self.callees()])
         self.assertEqual(self.answered(), [])
 

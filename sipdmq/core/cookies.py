@@ -22,15 +22,27 @@ import re
 import socket
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
 from hmac import compare_digest
 from typing import Final, NamedTuple
 
 from sipdmq.sip.message import Request, Response
 from sipdmq.sip.uri import DEFAULT_PORT, URI, SipURI
 
-__all__ = ["MAX_MOVES", "DialogSide", "Opened", "RouteCookies", "Side", "contact_mark", "record_route_uri", "sender_of"]
+__all__ = [
+    "COOKIE_PARAM",
+    "MAX_MOVES",
+    "DialogSide",
+    "Opened",
+    "RouteCookies",
+    "Side",
+    "contact_mark",
+    "record_route_heads",
+    "record_route_uri",
+    "sender_of",
+]
 
-_PARAM: Final = "c"
+COOKIE_PARAM: Final = "c"
 _MAC_BYTES: Final = 10
 _MARK_BYTES: Final = 6
 _HEAD_BYTES: Final = _MAC_BYTES + _MARK_BYTES
@@ -38,6 +50,9 @@ _NOWHERE: Final = bytes(_MARK_BYTES)
 _MAX_SIDES: Final = 56  # bytes: what is left of the 100 characters, and less than the key stream of one hash
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_\-]{22,100}")
 _NOTHING, _FLOW, _NAMED_FLOW, _IPV4, _IPV6 = range(5)
+
+_KEPT: Final = 2_000
+_KEPT_LENGTH: Final = 60
 
 MAX_MOVES: Final = 5_000
 """So many sides of dialogs that have moved are remembered; the oldest are forgotten."""
@@ -161,6 +176,7 @@ class RouteCookies:
         @param key: 16 to 64 bytes, the same on all nodes of the cluster (L{sipdmq.core.keys.derive_key}).
         """
         self._key = key
+        self._marks: dict[str, bytes] = {}  # each is asked for five times in a call
         self._moves: dict[int, bytes] = {}  # by hash: a Call-ID may be as long as a message; oldest first
 
     def mark(self, uri: URI) -> bytes:
@@ -171,8 +187,15 @@ class RouteCookies:
             text = f"{uri.params.get('maddr') or uri.host}:{uri.port or DEFAULT_PORT}"
         else:
             text = uri.text
-        data = text.encode("utf-8", "surrogateescape")
-        return hashlib.blake2b(data, digest_size=_MARK_BYTES, key=self._key, person=b"mark").digest()
+        mark = self._marks.get(text)
+        if mark is None:
+            data = text.encode("utf-8", "surrogateescape")
+            mark = hashlib.blake2b(data, digest_size=_MARK_BYTES, key=self._key, person=b"mark").digest()
+            if len(text) <= _KEPT_LENGTH:
+                if len(self._marks) >= _KEPT:
+                    self._marks.clear()
+                self._marks[text] = mark
+        return mark
 
     def _mac(self, call_id: str, tag: str, is_callers: bool, rest: bytes) -> bytes:
         # Neither Call-ID nor tag can hold a zero byte: two different quadruples never give the same bytes.
@@ -262,30 +285,29 @@ class RouteCookies:
 
         @return: L{None} if the request is in none, or the URI is not one that we wrote: ours has C{lr} and no user.
         """
-        cookie = uri.params.get(_PARAM)
+        cookie = uri.params.get(COOKIE_PARAM)
         to_tag = request.to.tag
         if not cookie or not to_tag or uri.user or "lr" not in uri.params:
             return None
         return self.read(cookie, request.call_id, request.from_.tag, to_tag)
 
-    def exchange(self, uri: SipURI, response: Response, mark: bytes | None) -> tuple[str, str] | None:
+    def exchange(self, cookie: str, response: Response, mark: bytes | None) -> str | None:
         """
         The caller's cookie for the callee's.
 
-        @param uri: a Record-Route of ours in a response to the request that began the dialog.
+        @param cookie: of a Record-Route of ours in a response to the request that began the dialog.
         @param mark: as for L{make}.
-        @return: the cookie in it, and what stands there for the caller; L{None} if it is not one of this dialog.
+        @return: L{None} if it is not one of this dialog.
         """
-        cookie = uri.params.get(_PARAM)
-        taken = self._take(cookie) if cookie else None
-        if cookie is None or taken is None:
+        taken = self._take(cookie)
+        if taken is None:
             return None
         call_id, tag = response.call_id, response.from_.tag
         mac, theirs, plain = taken
         if not compare_digest(mac, self._mac(call_id, tag, False, theirs + plain)):
             return None
         callee = self._opened(False, theirs, plain).callee
-        return cookie, self.make(call_id, tag, mark, None, callee, True)
+        return self.make(call_id, tag, mark, None, callee, True)
 
     def move(self, side: DialogSide, contact: URI) -> None:
         """
@@ -325,6 +347,16 @@ def record_route_uri(sent_by: str, cookie: str, is_secure: bool = False) -> str:
     """
     protocol, _, address = sent_by.partition(" ")
     if is_secure and protocol == "TLS":
-        return f"<sips:{address};lr;{_PARAM}={cookie}>"
+        return f"<sips:{address};lr;{COOKIE_PARAM}={cookie}>"
     transport = "" if protocol == "UDP" else f";transport={protocol.lower()}"
-    return f"<sip:{address}{transport};lr;{_PARAM}={cookie}>"
+    return f"<sip:{address}{transport};lr;{COOKIE_PARAM}={cookie}>"
+
+
+def record_route_heads(listeners: Iterable[str]) -> frozenset[str]:
+    """
+    What L{record_route_uri} writes in front of its cookies.
+
+    @param listeners: each as C{sent_by} there.
+    """
+    uris = [record_route_uri(each, "", is_secure) for each in listeners for is_secure in (False, True)]
+    return frozenset(uri.partition(f";{COOKIE_PARAM}=")[0] for uri in uris)

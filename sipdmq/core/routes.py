@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from sipdmq.core.cookies import Opened, RouteCookies, Side, contact_mark
+from sipdmq.core.cookies import COOKIE_PARAM, Opened, RouteCookies, Side, contact_mark
 from sipdmq.errors import ParseError
 from sipdmq.sip.fields import parse_route
 from sipdmq.sip.grammar import split_commas
@@ -156,42 +156,74 @@ def preprocess(
 
 
 def face_caller(
-    response: Response, cookies: RouteCookies, is_written_here: Callable[[SipURI], bool], sent_to: str
+    response: Response,
+    cookies: RouteCookies,
+    heads: frozenset[str],
+    is_written_here: Callable[[SipURI], bool],
+    sent_to: str,
 ) -> None:
     """
     Put the caller's cookie into what a response says of us in Record-Route, in place of the callee's
     (RFC 3261 §16.7 step 8).
 
     @param response: changed in place, if anything is; to any request.
-    @param is_written_here: whether a URI names a listener of this node.
+    @param heads: what our Record-Routes begin with, up to the cookie (L{sipdmq.core.cookies.record_route_heads}).
+    @param is_written_here: whether a URI names a listener of this node; for one that was written otherwise.
     @param sent_to: the Request-URI of the request, for a response without Contact.
     """
     headers = response.headers
     if "record-route" not in headers.first:
         return
     lines = headers.lines_of("record-route")
-    above: URI | None = None
+    above = ""
+    mark: bytes | None = None
+    is_marked = False
     exchanged: dict[str, str] = {}
     for value in [part for line in headers.get_all("record-route") for part in split_commas(line)]:
-        try:
-            uri = parse_route(value).uri
-        except ParseError:
-            return
-        found = None
-        if isinstance(uri, SipURI) and is_written_here(uri):
-            callee = above if above is not None else _contact_of(response, sent_to)
-            mark = None if callee is None else cookies.mark(callee)
-            found = cookies.exchange(uri, response, mark)
-        if found is not None:
-            exchanged[found[0]] = found[1]
+        cookie = _cookie_in(value, heads, is_written_here)
+        new = None
+        if cookie:
+            if not is_marked:
+                is_marked = True
+                callee = _uri_in(above) if above else _contact_of(response, sent_to)
+                mark = None if callee is None else cookies.mark(callee)
+            new = cookies.exchange(cookie, response, mark)
+        if new is not None:
+            exchanged[cookie] = new
         elif exchanged:
             break  # another pass of this request through us sees to its own
         else:
-            above = uri
+            above = value
+            is_marked = False
     if exchanged:
         for old, new in exchanged.items():
             lines = [line.replace(old, new) for line in lines]
         headers.replace_lines("record-route", lines)
+
+
+def _uri_in(value: str) -> URI | None:
+    """
+    Of a Record-Route; L{None} if it cannot be read.
+    """
+    try:
+        return parse_route(value).uri
+    except ParseError:
+        return None
+
+
+def _cookie_in(value: str, heads: frozenset[str], is_written_here: Callable[[SipURI], bool]) -> str:
+    """
+    The cookie in a Record-Route of ours; empty if it is none.
+    """
+    head, found, tail = value.partition(f";{COOKIE_PARAM}=")
+    if not found:
+        return ""
+    if head in heads and tail[-1:] == ">":
+        return tail[:-1]
+    uri = _uri_in(value)  # not as we wrote it
+    if not isinstance(uri, SipURI) or not is_written_here(uri):
+        return ""
+    return uri.params.get(COOKIE_PARAM) or ""
 
 
 def _contact_of(message: Request | Response, otherwise: str = "") -> URI | None:
@@ -213,9 +245,4 @@ def caller_of(request: Request) -> URI | None:
     @return: L{None}: nobody can tell.
     """
     value = request.headers.get("record-route")
-    if not value:
-        return _contact_of(request)
-    try:
-        return parse_route(split_commas(value)[0]).uri
-    except ParseError:
-        return None
+    return _uri_in(split_commas(value)[0]) if value else _contact_of(request)

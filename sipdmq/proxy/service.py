@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipdmq.core.asserted import TrustDomain, has_assertions, remove_assertions
-from sipdmq.core.cookies import DialogSide, RouteCookies, sender_of
+from sipdmq.core.cookies import DialogSide, RouteCookies, record_route_heads, sender_of
 from sipdmq.core.refuse import flow_failed
 from sipdmq.core.routes import RouteVerdict, face_caller, preprocess
 from sipdmq.core.targets import BindingTargets
@@ -35,7 +35,7 @@ from sipdmq.proxy.forward import RecordRoute, check_hops, copy_for, is_looped, i
 from sipdmq.records import Destination, Listener, Protocol, Source, Target
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Request, Response, response_to
-from sipdmq.sip.uri import DEFAULT_PORT, URI, SipURI, with_scheme
+from sipdmq.sip.uri import DEFAULT_PORT, URI, SipURI, format_host, with_scheme
 
 __all__ = ["Proxy"]
 
@@ -87,6 +87,10 @@ class Proxy:
         self._listeners = {
             (each.protocol.name, each.advertise_host.lower(), each.advertise_port): each for each in listeners
         }
+        self._heads = record_route_heads(
+            f"{each.protocol.name} {format_host(each.advertise_host)}:{each.advertise_port}"
+            for each in self._listeners.values()
+        )
         self.ids = ids
         self._cookies = cookies
         self._is_ours = is_ours
@@ -251,7 +255,7 @@ class Proxy:
         """
         Make our Record-Route in a response the caller's (L{sipdmq.core.routes.face_caller}).
         """
-        face_caller(response, self._cookies, self._is_written_here, sent_to)
+        face_caller(response, self._cookies, self._heads, self._is_written_here, sent_to)
 
     def _is_written_here(self, uri: SipURI) -> bool:
         return self._listener_of(uri) is not None
