@@ -27,6 +27,7 @@ COMPILED = (
     "sipdmq/core/domains.py",
     "sipdmq/core/nonces.py",
     "sipdmq/core/refuse.py",
+    "sipdmq/core/cookies.py",
     "sipdmq/core/routes.py",
     "sipdmq/proxy/best.py",
     "sipdmq/proxy/forward.py",

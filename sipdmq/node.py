@@ -22,14 +22,15 @@ from sipdmq import __version__
 from sipdmq.calls.file import record_path
 from sipdmq.calls.service import CallRecords
 from sipdmq.config import NodeConfig
+from sipdmq.core.asserted import TrustDomain
 from sipdmq.core.auth import Authenticator
+from sipdmq.core.cookies import RouteCookies
 from sipdmq.core.credentials import FileCredentials
 from sipdmq.core.dispatch import Dispatcher
 from sipdmq.core.domains import Domains
 from sipdmq.core.functions import NodeFunctions
 from sipdmq.core.keys import derive_key, read_secret
 from sipdmq.core.load import load_policy
-from sipdmq.core.routes import RouteCookies
 from sipdmq.core.targets import BindingTargets
 from sipdmq.errors import ConfigError, UnreachableError
 from sipdmq.gateways.service import Gateways
@@ -263,7 +264,21 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     )
     flows = transport.connections
     targets = BindingTargets(listeners, flows, resolver)
-    proxy = Proxy(reactor, transactions, resolver, targets, flows, listeners, ids, cookies, is_ours, config.timers.c)
+    hosts = {target.uri.host for group in config.gateways.values() for target in group.target}
+    trusted = TrustDomain(config.node.trusted, hosts)
+    proxy = Proxy(
+        reactor,
+        transactions,
+        resolver,
+        targets,
+        flows,
+        listeners,
+        ids,
+        cookies,
+        is_ours,
+        config.timers.c,
+        trusted=trusted,
+    )
     proxy.report_to(gateways)
     calls = CallRecords(reactor, now, config.calls, calls_path, getattr(policy, "call_finished", None))
     if calls_path or hasattr(policy, "call_finished"):
@@ -311,6 +326,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     dispatcher.allow("REGISTER")
     if cluster is not None:
         functions.dmq = cluster.functions
+        trusted.believe_nodes(cluster.functions.has_sent)
         if cluster.lookup is not None:
             functions.lookup_elsewhere = cluster.lookup.find
         dispatcher.deliver_to(flows, cluster.tokens.read)

@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from sipdmq.core import refuse
-from sipdmq.core.routes import RouteCookies, RouteVerdict, preprocess
+from sipdmq.core.cookies import RouteCookies
+from sipdmq.core.routes import RouteVerdict, preprocess
 from sipdmq.core.targets import BindingTargets
 from sipdmq.errors import ParseError, RequestRefused, UnreachableError
 from sipdmq.interfaces.messages import IFlows, IServerTransaction, ITargetResolver, ITransactionUser

@@ -79,7 +79,8 @@ class KeyTests(ConfigTestCase):
         ("auth", "nonce_lifetime", 1.0, 300.0),
     )  # fmt: skip
     OTHERS = (
-        ("node", "listen"), ("node", "domains"), ("node", "aliases"), ("node", "policy"), ("dns", "servers"),
+        ("node", "listen"), ("node", "domains"), ("node", "aliases"), ("node", "policy"), ("node", "trusted"),
+        ("dns", "servers"),
         ("calls", "record_file"),
         ("auth", "enable"), ("auth", "algorithms"), ("auth", "secret"), ("auth", "users"),
         ("tls", "certificate"), ("tls", "private_key"), ("tls", "ca_list"), ("tls", "minimum_version"),
@@ -106,6 +107,14 @@ class KeyTests(ConfigTestCase):
                     self.refused(f"[{section}]\n{key} = {value}\n"),
                     rf"^\[{section}\] {key}: '{re.escape(value)}': must be a whole number from \d+ to \d+$",
                 )
+
+    def test_networks(self) -> None:
+        self.assertEqual(self.read("node", "trusted", ""), ())
+        given = "192.0.2.1 198.51.100.0/24 2001:db8::/32"
+        read = self.read("node", "trusted", given)
+        self.assertEqual([str(each) for each in read], ["192.0.2.1/32", "198.51.100.0/24", "2001:db8::/32"])
+        for value in ("gw.example.net", "192.0.2.1/24", "192.0.2.0/33", "192.0.2.1:5060"):
+            self.assertIn("must be an address or a network", self.refused(f"[node]\ntrusted = {value}\n"))
 
     def test_just_out_of_range(self) -> None:
         for section, key, value, limits in (

@@ -54,6 +54,7 @@ class NodeSection:
     domains: tuple[str, ...] = key(("localhost", "127.0.0.1"), values.domains)
     aliases: tuple[tuple[str, str], ...] = key((), values.aliases)
     policy: str = key("", values.policy_name)
+    trusted: tuple[values.Network, ...] = key((), values.networks)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sipdmq.interfaces.gateways import IGateways
 from sipdmq.interfaces.location import ILocationStore
 from sipdmq.interfaces.messages import IServerTransaction, ITransactionUser
 from sipdmq.interfaces.routing import IProxy
-from sipdmq.records import Binding, Destination, Source
+from sipdmq.records import Binding, Destination, Protocol, Source
 from sipdmq.sip.message import Request
 from sipdmq.sip.uri import URI, SipURI, parse_request_uri
 
@@ -239,6 +239,9 @@ class NodeFunctions:
                 except ParseError as error:  # the policy's mistake, not the client's
                     raise ValueError(f"relay to '{to}': {error.reason}") from None
             to = (Destination(to or message.uri_text),)
+        is_unproven = self._authenticator is not None and not request.user
+        if is_unproven and request.method == "INVITE" and request.source.protocol is Protocol.UDP:
+            request.transaction.hold_small()
         self._proxy.relay(
             request.transaction,
             message,
