@@ -4,12 +4,13 @@ Whole nodes on one memory network: what one sends arrives at the other that list
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.config import AuthConfig, DMQConfig, NodeConfig, NodeSection, UsrlocConfig
+from sipdmq.config import AuthConfig, DMQConfig, HtableConfig, NodeConfig, NodeSection, UsrlocConfig
 from sipdmq.records import Listener, Protocol
 from sipdmq.sip.message import Message, Request
 from sipdmq.sip.parser import parse_message
@@ -52,12 +53,14 @@ class DMQNetwork:
         policy: Any = None,
         usrloc: bool = False,
         users: str = "",
+        htables: Mapping[str, HtableConfig] | None = None,
         **keys: Any,
     ) -> MemoryNode:
         """
         A node that joins through others.
 
         @param users: the path of a file of users: then passwords are asked for.
+        @param htables: tables by name.
         @param keys: of C{[dmq]}.
         """
         host = address(number)
@@ -72,6 +75,7 @@ class DMQNetwork:
             auth=AuthConfig(enable=bool(users), users=users, secret="0" * 64),
             dmq=dmq,
             usrloc=replace(UsrlocConfig(), enable=usrloc),
+            htables=htables or {},
         )
         if policy is not None:
             self._case.patch(_composition(), "load_policy", lambda config: policy)
