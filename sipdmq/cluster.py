@@ -22,6 +22,7 @@ from sipdmq.dmq.effects import NodeListSettings
 from sipdmq.dmq.events import EventCallback, load_event_callback
 from sipdmq.dmq.functions import DMQFunctions
 from sipdmq.dmq.hello import PrivateChannel
+from sipdmq.dmq.htable import HtablePeer
 from sipdmq.dmq.lines import numeric_host
 from sipdmq.dmq.links import KdmqSender
 from sipdmq.dmq.lookup import VERB, RemoteLookup
@@ -39,6 +40,7 @@ from sipdmq.dmq.workers import Workers
 from sipdmq.interfaces.location import ILocationStore
 from sipdmq.interfaces.messages import IRequestSender, ITargetResolver, ITransactionUser
 from sipdmq.interfaces.replication import IRegistrar
+from sipdmq.interfaces.tables import ITables
 from sipdmq.records import Listener, NodeName, Protocol, Source
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.timers import RequestTimers
@@ -61,6 +63,7 @@ class Cluster:
     @ivar tokens: of the connections that only this node can reach.
     @ivar usrloc: L{None} where C{[usrloc] enable = 0}.
     @ivar lookup: L{None}, too.
+    @ivar htable: L{None} where no table is shared.
     @ivar registrar: takes copies of REGISTERs, and leaves all others to the node's.
     @ivar copies: sends them.
     """
@@ -74,6 +77,7 @@ class Cluster:
         has_peers: bool,
         usrloc: UsrlocPeer | None,
         lookup: RemoteLookup | None,
+        htable: HtablePeer | None,
         registrar: CopyReceiver,
         copies: RequestCopies,
         screen: Callable[[ITransactionUser], Screen],
@@ -85,6 +89,7 @@ class Cluster:
         self._has_peers = has_peers
         self.usrloc = usrloc
         self.lookup = lookup
+        self.htable = htable
         self.registrar = registrar
         self.copies = copies
         self.screen = screen
@@ -94,15 +99,18 @@ class Cluster:
         """
         What has numbers to show.
         """
-        parts = (self.service, self.copies, self.registrar)
-        return parts if self.usrloc is None else (*parts, self.usrloc)
+        return (self.service, self.copies, self.registrar, *self._peers)
+
+    @property
+    def _peers(self) -> list[Any]:
+        return [peer for peer in (self.usrloc, self.htable) if peer is not None]
 
     def start(self) -> None:
         """
         Join.
         """
-        if self.usrloc is not None:
-            self.usrloc.start(self._has_peers)
+        for peer in self._peers:
+            peer.start(self._has_peers)
         self.service.start()
 
     def stop(self) -> Deferred[Any]:
@@ -111,8 +119,8 @@ class Cluster:
 
         @return: fires when the others have heard it, or when that takes too long.
         """
-        if self.usrloc is not None:
-            self.usrloc.stop()
+        for peer in self._peers:
+            peer.stop()
         draining = self.service.drain()
         if not draining.called:
             draining.addTimeout(DRAIN_TIME, self._clock)
@@ -152,6 +160,7 @@ def make_cluster(
     listeners: list[Listener],
     domains: Domains,
     store: ILocationStore,
+    tables: ITables,
     registrar: IRegistrar,
     sender: IRequestSender,
     resolver: ITargetResolver,
@@ -241,9 +250,13 @@ def make_cluster(
         here = Source(Protocol(local.protocol), local.host, local.port, listener)
         lookup = RemoteLookup(clock, store, form, peer, service, here)
         private.add_verb(VERB, lookup.answer)
+    shared = None
+    if any(tables.is_shared(name) for name in tables.names()):
+        shared = HtablePeer(clock, now, tables, local, service, membership, service)
+        channels.add(shared)
     has_peers = any(name != local and name not in others for name in names.known()) or len(names.known()) < len(
         dmq.notification_address
     )
     return Cluster(
-        clock, service, functions, tokens, has_peers, peer, lookup, copied, copies, screen
+        clock, service, functions, tokens, has_peers, peer, lookup, shared, copied, copies, screen
     )

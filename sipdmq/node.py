@@ -34,7 +34,8 @@ from sipdmq.core.load import load_policy
 from sipdmq.core.targets import BindingTargets
 from sipdmq.errors import ConfigError, UnreachableError
 from sipdmq.gateways.service import Gateways
-from sipdmq.interfaces.inspection import IInspectable
+from sipdmq.htable.service import Tables
+from sipdmq.interfaces.inspection import ICommands, IInspectable
 from sipdmq.proxy.service import Proxy
 from sipdmq.records import Listener, Protocol, Source
 from sipdmq.registrar.bindings import RegisterLimits
@@ -89,6 +90,7 @@ class Node(Service):
         proxy: Proxy,
         gateways: Gateways,
         calls: CallRecords,
+        tables: Tables,
         dispatcher: Dispatcher,
         others: Sequence[IInspectable],
         cluster: Cluster | None = None,
@@ -106,14 +108,13 @@ class Node(Service):
         self.proxy = proxy
         self._gateways = gateways
         self._calls = calls
+        self.tables = tables
         self._dispatcher = dispatcher
         self.cluster = cluster
         if cluster is not None:
             others = (*others, *cluster.parts)
-        self._parts = [
-            IInspectable(part)
-            for part in (transport, transactions, store, proxy, gateways, calls, dispatcher, *others)
-        ]
+        parts = (transport, transactions, store, proxy, gateways, calls, tables, dispatcher, *others)
+        self._parts = [IInspectable(part) for part in parts]
         self._signal: Any = None
 
     def snapshot(self) -> dict[str, int | float]:
@@ -124,6 +125,16 @@ class Node(Service):
         for part in self._parts:
             numbers.update(part.snapshot())
         return numbers
+
+    def commands(self) -> dict[str, Callable[..., Any]]:
+        """
+        What operators can have the parts do (L{ICommands}).
+        """
+        found: dict[str, Callable[..., Any]] = {}
+        for part in self._parts:
+            if ICommands.providedBy(part):
+                found.update(part.commands())
+        return found
 
     def startService(self) -> None:
         """
@@ -165,6 +176,7 @@ class Node(Service):
         self._gateways.stop()
         self.proxy.stop()
         self._calls.stop()
+        self.tables.stop()
         self.store.stop()
         self.transactions.stop()
         return self.transport.stop()
@@ -284,6 +296,11 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     if calls_path or hasattr(policy, "call_finished"):
         proxy.watch_calls(calls)
 
+    own = listeners[0]
+    tables = Tables(
+        reactor, now, config.htables, f"{format_host(own.advertise_host)}:{own.advertise_port}", config.dmq.forget_after
+    )
+
     # what decides where a request goes
     others: list[Any] = []
     authenticator = None
@@ -307,6 +324,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
                 listeners,
                 domains,
                 store,
+                tables,
                 registrar,
                 transactions,
                 resolver,
@@ -318,6 +336,8 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
             raise
     taker = registrar if cluster is None else cluster.registrar
     functions = NodeFunctions(domains, store, taker, proxy, gateways, authenticator, credentials)
+
+    functions.tables = tables
 
     def respond_to_source(request: Request, response: Response, source: Source) -> None:
         transactions.send_stateless(response, transport.response_target(request, source))
@@ -339,7 +359,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
 
     service = MultiService()
     node = Node(
-        reactor, sockets, transport, transactions, store, proxy, gateways, calls, dispatcher, others, cluster
+        reactor, sockets, transport, transactions, store, proxy, gateways, calls, tables, dispatcher, others, cluster
     )
     node.setName("node")
     node.setServiceParent(service)

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.config import AuthConfig, DMQConfig, NodeConfig, NodeSection, UsrlocConfig
+from sipdmq.config import AuthConfig, DMQConfig, HtableConfig, NodeConfig, NodeSection, UsrlocConfig
 from sipdmq.records import Listener, Protocol
 from sipdmq.sip.message import Message, Request
 from sipdmq.sip.parser import parse_message
@@ -56,6 +56,7 @@ class DMQNetwork:
         addresses: Sequence[str] = (),
         hosts: bytes = b"/dev/null",
         sections: Mapping[str, Any] | None = None,
+        htables: Mapping[str, HtableConfig] | None = None,
         **keys: Any,
     ) -> MemoryNode:
         """
@@ -65,6 +66,7 @@ class DMQNetwork:
         @param addresses: URIs of more nodes to join through.
         @param hosts: as for L{MemoryNode}.
         @param sections: of the configuration, in place of the usual ones.
+        @param htables: tables by name.
         @param keys: of C{[dmq]}.
         """
         host = address(number)
@@ -77,6 +79,7 @@ class DMQNetwork:
             auth=AuthConfig(enable=bool(users), users=users, secret="0" * 64),
             dmq=dmq,
             usrloc=replace(UsrlocConfig(), enable=usrloc),
+            htables=htables or {},
         )
         config = replace(config, **(sections or {}))
         if policy is not None:

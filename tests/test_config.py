@@ -12,7 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq import config
-from sipdmq.config import AuthConfig, GatewayConfig, LimitsConfig, NodeConfig
+from sipdmq.config import AuthConfig, GatewayConfig, HtableConfig, LimitsConfig, NodeConfig
 from sipdmq.errors import ConfigError
 from sipdmq.records import Listener, Protocol
 
@@ -20,7 +20,7 @@ EXAMPLE = Path(__file__).parents[1] / "etc" / "node.ini"
 SECTIONS = {
     each.name: type(getattr(NodeConfig(), each.name))
     for each in fields(NodeConfig)
-    if each.name not in ("path", "gateways", "tls_domains")
+    if each.name not in ("path", "gateways", "htables", "tls_domains")
 }
 
 
@@ -273,7 +273,7 @@ class FileTests(ConfigTestCase):
     def test_unknown_section(self) -> None:
         self.assertEqual(
             self.refused("[nodes]\n"),
-            f"[nodes]: unknown section; the sections are {', '.join(SECTIONS)}, gateway NAME, tls DOMAIN",
+            f"[nodes]: unknown section; the sections are {', '.join(SECTIONS)}, gateway NAME, htable NAME, tls DOMAIN",
         )
         self.assertIn("unknown section", self.refused("[DEFAULT]\nt1 = 1\n"))
 
@@ -312,10 +312,11 @@ class ExampleTests(ConfigTestCase):
         """
         A setting has its C{#} at the line's begin, explanations have a space behind it.
         """
-        text = re.sub(r"(?m)^#(?=[a-z0-9_]+ =|    \S|\[gateway )(?!     )", "", EXAMPLE.read_text())
+        text = re.sub(r"(?m)^#(?=[a-z0-9_]+ =|    \S|\[(?:gateway|htable) )(?!     )", "", EXAMPLE.read_text())
         loaded = self.load(text)
         shipped = NodeConfig(auth=AuthConfig(enable=True))
-        self.assertEqual(replace(loaded, path=NodeConfig().path, gateways={}), shipped)
+        self.assertEqual(replace(loaded, path=NodeConfig().path, gateways={}, htables={}), shipped)
+        self.assertEqual(loaded.htables, {"example": HtableConfig()})
         (gateway,) = loaded.gateways.values()
         self.assertEqual(replace(gateway, target=()), GatewayConfig())
 
@@ -327,7 +328,7 @@ class ExampleTests(ConfigTestCase):
                 section = match.group(1)
             elif match := re.match(r"#?([a-z0-9_]+) =", line):
                 named.add((section, match.group(1)))
-        sections = {**SECTIONS, "gateway": GatewayConfig}
+        sections = {**SECTIONS, "gateway": GatewayConfig, "htable": HtableConfig}
         self.assertEqual(named, {(name, key.name) for name, kind in sections.items() for key in fields(kind)})
 
     def test_each_key_has_a_comment_above(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from sipdmq.config.dialog import DialogConfig
 from sipdmq.config.dmq import DMQConfig
 from sipdmq.config.file import load
+from sipdmq.config.htable import HtableConfig
 from sipdmq.config.sections import (
     AuthConfig,
     CallsConfig,
@@ -32,6 +33,7 @@ __all__ = [
     "DnsConfig",
     "GatewayConfig",
     "GatewayTarget",
+    "HtableConfig",
     "LimitsConfig",
     "NodeConfig",
     "NodeSection",

@@ -12,6 +12,7 @@ from typing import Final
 from sipdmq.config import values
 from sipdmq.config.dialog import DialogConfig
 from sipdmq.config.dmq import DMQConfig
+from sipdmq.config.htable import HtableConfig
 from sipdmq.config.usrloc import UsrlocConfig
 from sipdmq.config.values import GatewayTarget, key
 from sipdmq.records import Listener, Protocol
@@ -26,6 +27,7 @@ __all__ = [
     "DialogConfig",
     "DnsConfig",
     "GatewayConfig",
+    "HtableConfig",
     "LimitsConfig",
     "NodeConfig",
     "NodeSection",
@@ -214,6 +216,7 @@ class NodeConfig:
 
     @ivar path: the file as the operator named it, for messages.
     @ivar gateways: by the NAME of their section.
+    @ivar htables: by the NAME of their section.
     @ivar tls_domains: by the DOMAIN of their section, in lower case.
     """
 
@@ -230,6 +233,7 @@ class NodeConfig:
     dmq: DMQConfig = DMQConfig()  # noqa: RUF009 - frozen
     usrloc: UsrlocConfig = UsrlocConfig()  # noqa: RUF009 - frozen
     dialog: DialogConfig = DialogConfig()  # noqa: RUF009 - frozen
+    htables: Mapping[str, HtableConfig] = field(default_factory=dict)
     tls_domains: Mapping[str, TLSDomainConfig] = field(default_factory=dict)
 
     def beside(self, name: str) -> str:

@@ -93,6 +93,7 @@ class NodeFunctions:
     The C{node} of L{IRoutingPolicy.route<sipdmq.interfaces.routing.IRoutingPolicy.route>}.
 
     @ivar dmq: L{sipdmq.dmq.functions.DMQFunctions}, the cluster; L{None} where the node is in none.
+    @ivar tables: the shared tables of C{[htable NAME]}, L{ITable<sipdmq.interfaces.tables.ITable>} by NAME.
     @ivar lookup_elsewhere: asks the cluster for an AoR that this node does not know, while it still syncs; L{None}
         where the node is in none.
     """
@@ -118,6 +119,7 @@ class NodeFunctions:
         self._authenticator = authenticator
         self._credentials = None if credentials is None else ICredentialStore(credentials)
         self.dmq: Any = None
+        self.tables: Any = {}
         self.lookup_elsewhere: Callable[[str], Deferred[tuple[Binding, ...]]] | None = None
 
     def is_ours(self, uri: URI) -> bool:
@@ -141,6 +143,7 @@ class NodeFunctions:
             lets everybody through, and for a copy of a REGISTER: the node of the cluster that sent it has asked.
         @raise RequestRefused: 401 for REGISTER and 407 for others with a challenge; 403 for who speaks for somebody
             else than himself, or for a domain that is not ours.
+        @raise WrongCredentials: 401 or 407 likewise, for who has answered a challenge wrongly.
         """
         authenticator = self._authenticator
         if authenticator is None:

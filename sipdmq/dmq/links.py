@@ -237,8 +237,11 @@ class Link:
         if box is None:
             peer = self._channels.find(channel)
             batch = getattr(peer, "batch_contacts", self._limits.batch_changes)
-            group_of = getattr(peer, "group_of", None)
-            box = self._boxes[channel] = Outbox(self._limits._replace(batch_changes=batch), group_of)
+            self._boxes[channel] = box = Outbox(
+                self._limits._replace(batch_changes=batch),
+                getattr(peer, "group_of", None),
+                getattr(peer, "place_of", None),
+            )
         return box
 
     def put(self, channel: str, key: str, fragment: bytes, age: float = 0.0) -> Deferred[None] | None:

@@ -36,8 +36,12 @@ class Readiness:
     The state of a node, for whoever wants to know.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "the node") -> None:
+        """
+        @param what: for the log.
+        """
         self.state = SyncState.STARTING
+        self._what = what
         self._listeners: list[Callable[[SyncState], object]] = []
 
     def __repr__(self) -> str:
@@ -63,7 +67,7 @@ class Readiness:
         if state is self.state:
             return
         self.state = state
-        log.info("the node is {state}: {why}", state=state.value, why=why)
+        log.info("{what} is {state}: {why}", what=self._what, state=state.value, why=why)
         for listener in tuple(self._listeners):
             try:
                 listener(state)
