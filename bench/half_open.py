@@ -22,7 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from servers import SipdmqNode, own_host
+from programs import SipdmqNode
+from servers import own_host
 
 __all__ = ["KINDS", "HalfOpenResult", "measure", "node"]
 
