@@ -37,6 +37,7 @@ class Traffic:
     @ivar asked_at: monotonic seconds, when a sync was asked for first; 0: it was not.
     @ivar first_at: when a contact was seen first.
     @ivar answered_at: when a request was answered last.
+    @ivar last_at: when a contact was seen last.
     """
 
     requests: int
@@ -45,6 +46,7 @@ class Traffic:
     asked_at: float
     first_at: float
     answered_at: float
+    last_at: float
 
 
 class Tap:
@@ -55,8 +57,8 @@ class Tap:
     def __init__(self, network: str, to: str) -> None:
         self._network = bytes(map(int, network.split(".")))
         self._to = socket.inet_aton(to) if to else b""
-        # requests, bytes, contacts, asked, first contact, last answer, lost by the tap
-        self._seen = multiprocessing.Array(ctypes.c_double, 7)
+        # requests, bytes, contacts, asked, first contact, last answer, last contact, lost by the tap
+        self._seen = multiprocessing.Array(ctypes.c_double, 8)
         self._stopped = multiprocessing.Event()
         self._ready = multiprocessing.Event()
         self._process = multiprocessing.Process(target=self._watch, daemon=True)
@@ -85,9 +87,9 @@ class Tap:
         The same without waiting for what is still in the tap's own queue.
         """
         seen = list(self._seen)
-        if seen[6]:
-            raise OSError(f"the tap lost {seen[6]:.0f} packets")
-        return Traffic(int(seen[0]), int(seen[1]), int(seen[2]), *seen[3:6])
+        if seen[7]:
+            raise OSError(f"the tap lost {seen[7]:.0f} packets")
+        return Traffic(int(seen[0]), int(seen[1]), int(seen[2]), *seen[3:7])
 
     def _watch(self) -> None:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP)) as sock:
@@ -102,13 +104,15 @@ class Tap:
                 try:
                     packet = sock.recv(70_000)
                 except TimeoutError:
-                    seen[6] += struct.unpack("II", sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
+                    seen[7] += struct.unpack("II", sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
                     continue
                 # both addresses are those of our nodes, so this is no phone
                 if packet[26 : 26 + len(network)] != network or packet[30 : 30 + len(network)] != network:
                     continue
                 start = packet[HEAD : HEAD + 16]
                 if start == b"KDMQ sip:usrloc@":
+                    if SYNC in packet and not seen[3]:
+                        seen[3] = time.monotonic()
                     if to and packet[30:34] != to:
                         continue
                     count = packet.count(IN_ORDER)
@@ -116,15 +120,14 @@ class Tap:
                     seen[0] += 1
                     seen[1] += len(packet) - HEAD
                     seen[2] += count
-                    if count and not seen[4]:
-                        seen[4] = now
+                    if count:
+                        seen[4] = seen[4] or now
+                        seen[6] = now
                 elif start[:8] == b"SIP/2.0 " and b"sip:usrloc@" in packet and packet.find(b" KDMQ\r\n", HEAD) > 0:
                     if to and packet[26:30] != to:
                         continue
                     seen[1] += len(packet) - HEAD
                     seen[5] = time.monotonic()
-                if start == b"KDMQ sip:usrloc@" and SYNC in packet and not seen[3]:
-                    seen[3] = time.monotonic()
 
 
 @contextlib.contextmanager

@@ -91,6 +91,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "sipdmq.dmq.functions": ACTING,
     "sipdmq.dmq.hello": ACTING,
     "sipdmq.dmq.links": ACTING,
+    "sipdmq.dmq.sender": ACTING,
     "sipdmq.dmq.lookup": ACTING,
     "sipdmq.dmq.membership": ACTING,
     "sipdmq.dmq.names": ACTING,
