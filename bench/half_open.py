@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idle_tls import TLS_PORT, client_context, make_certificates
-from servers import SipdmqNode, own_host
+from programs import SipdmqNode
+from servers import own_host
 
 __all__ = ["KINDS", "HalfOpenResult", "measure", "node"]
 

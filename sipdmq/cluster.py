@@ -24,7 +24,6 @@ from sipdmq.dmq.functions import DMQFunctions
 from sipdmq.dmq.hello import PrivateChannel
 from sipdmq.dmq.htable import HtablePeer
 from sipdmq.dmq.lines import numeric_host
-from sipdmq.dmq.links import KdmqSender
 from sipdmq.dmq.lookup import VERB, RemoteLookup
 from sipdmq.dmq.membership import PROBE_INTERVAL, Membership
 from sipdmq.dmq.names import NodeNames
@@ -32,6 +31,7 @@ from sipdmq.dmq.nodelist import NodeList
 from sipdmq.dmq.outbox import OutboxLimits
 from sipdmq.dmq.owner import FlowTokens
 from sipdmq.dmq.screen import Screen, Senders
+from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.service import DMQService
 from sipdmq.dmq.trust import Trust, allowed_networks
 from sipdmq.dmq.usrloc import UsrlocPeer

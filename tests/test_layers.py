@@ -93,6 +93,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "sipdmq.dmq.htable": ACTING,
     "sipdmq.dmq.htable_donor": (*ACTING, "twisted.internet.task"),
     "sipdmq.dmq.links": ACTING,
+    "sipdmq.dmq.sender": ACTING,
     "sipdmq.dmq.lookup": ACTING,
     "sipdmq.dmq.membership": ACTING,
     "sipdmq.dmq.names": ACTING,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -156,7 +156,7 @@ class UsrlocTestCase(SynchronousTestCase):
         host = "203.0.113.1" if sender is None else sender.name.host
         message = ChannelMessage("usrloc", sender, Source(Protocol.UDP, host, 5060, UDP), "application/json", body, 1)
         self.peer.keys_of(message)
-        reply = self.successResultOf(self.peer.message_received(message))
+        reply = self.successResultOf(maybeDeferred(self.peer.message_received, message))
         self.assertEqual(reply.body, b"")
         status: int = reply.status
         return status

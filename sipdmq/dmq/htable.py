@@ -281,11 +281,11 @@ class HtablePeer:
         name = None if message.sender is None else message.sender.name
         refused = found.refused
         for cell in found.cells:
-            self.newcomer.record_received(name)
             # Kamailio: an unknown table among them is skipped.
             if self._tables.is_shared(cell.table) and not self._set(cell, message, told_by, True):
                 refused += 1
         self._counts["received"] += len(found.cells)
+        self.newcomer.records_received(name, len(found.cells))
         if refused:
             self._refused(message, f"{refused} of the cells cannot be used")
         return OK

@@ -30,12 +30,13 @@ from sipdmq.dmq.effects import (
     Warn,
 )
 from sipdmq.dmq.introductions import Introductions
-from sipdmq.dmq.links import KdmqSender, Link
+from sipdmq.dmq.links import Link
 from sipdmq.dmq.names import NodeNames
 from sipdmq.dmq.nodelist import NodeList
 from sipdmq.dmq.notification import CONTENT_TYPE, NotificationPeer
 from sipdmq.dmq.outbox import OutboxLimits
 from sipdmq.dmq.repairs import VERB, Repairs
+from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.trust import Trust
 from sipdmq.errors import UnreachableError
 from sipdmq.interfaces.replication import IMembership, INodeListener, ISyncDonor

@@ -189,14 +189,14 @@ class Newcomer:
             log.warn("{node} went away while it was telling us everything", node=str(node.name))
             self._fail()
 
-    def record_received(self, sender: NodeName | None) -> None:
+    def records_received(self, sender: NodeName | None, count: int) -> None:
         """
-        A record came in.
+        So many records came in.
         """
         if self._donor is None or sender != self._donor.name:
             return
-        self._received += 1
-        self._total += 1
+        self._received += count
+        self._total += count
         self._check()
 
     def end_received(self, sender: NodeName | None, count: int, is_partial: bool = False) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import IntEnum
+from itertools import islice
 from math import inf
 from typing import Final, NamedTuple
 
@@ -129,7 +130,7 @@ class Outbox:
         self._sent_between = ""  # the key of one that is unanswered: nothing else is sent
         self._waiting: dict[str, _Change] = {}  # in the order in which the keys were put first
         self._halves: deque[tuple[str, ...]] = deque()  # keys in waiting that go together: of a batch that was refused
-        self._sent: dict[int, tuple[tuple[str, ...], tuple[_Change, ...]]] = {}
+        self._sent: dict[int, tuple[tuple[str, ...], tuple[str, ...], tuple[_Change, ...]]] = {}
         self._sent_groups: set[str] = set()
         self._size = 0
         self._number = 0
@@ -168,6 +169,13 @@ class Outbox:
         Changes that can be on their way at once.
         """
         return self._limits.window * self._limits.batch_changes
+
+    @property
+    def is_full(self) -> bool:
+        """
+        Whether what waits fills a message: it need not gather any longer.
+        """
+        return len(self._waiting) >= self._limits.batch_changes
 
     @property
     def is_dirty(self) -> bool:
@@ -217,15 +225,43 @@ class Outbox:
             return None
         if now < self._open_at and len(self._waiting) < self._limits.batch_changes:
             return None
-        keys = self._choose(room)
-        if not keys:
-            return None
-        changes = tuple([self._remove(key) for key in keys])
+        keys = tuple(islice(self._waiting, self._limits.batch_changes))
+        groups = self._groups(keys)
+        changes = self._take_all(keys, groups, room)
+        if not changes:
+            keys = self._choose(room)
+            if not keys:
+                return None
+            groups = self._groups(keys)
+            changes = tuple([self._remove(key) for key in keys])
         self._number += 1
-        self._sent[self._number] = (keys, changes)
-        self._sent_groups.update(self._groups(keys))
+        self._sent[self._number] = (keys, groups, changes)
+        self._sent_groups.update(groups)
         self._open_at = max(self._open_at, now + self._limits.batch_window)
         return Batch(self._number, keys, tuple([change.fragment for change in changes]))
+
+    def _take_all(self, keys: tuple[str, ...], groups: tuple[str, ...], room: int) -> tuple[_Change, ...]:
+        """
+        Take the oldest, if they can go as they are: nothing was refused, none of them is under way, each may stand
+        beside others, all fit.
+
+        @return: empty: L{_choose} has to look at each.
+        """
+        waiting = self._waiting
+        if self._halves or self._place_of is not None or not self._sent_groups.isdisjoint(groups):
+            return ()
+        changes = tuple([waiting[key] for key in keys])
+        size = sum([len(change.fragment) for change in changes])
+        if size + len(keys) * _SEPARATOR > room:
+            return ()
+        if len(keys) == len(waiting):
+            self._waiting = {}
+            self._size = 0
+        else:
+            for key in keys:
+                del waiting[key]
+            self._size -= size + sum(map(len, keys)) + len(keys) * _OVERHEAD
+        return changes
 
     def _choose(self, room: int) -> tuple[str, ...]:
         while self._halves:
@@ -257,8 +293,8 @@ class Outbox:
                 break
         return tuple(chosen)
 
-    def _groups(self, keys: tuple[str, ...]) -> Iterable[str]:
-        return keys if self._group_of is None else map(self._group_of, keys)
+    def _groups(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+        return keys if self._group_of is None else tuple(map(self._group_of, keys))
 
     def _remove(self, key: str) -> _Change:
         change = self._waiting.pop(key)
@@ -284,8 +320,8 @@ class Outbox:
         sent = self._sent.pop(number, None)
         if sent is None:
             return ()
-        keys, changes = sent
-        self._sent_groups.difference_update(self._groups(keys))
+        keys, groups, changes = sent
+        self._sent_groups.difference_update(groups)
         was_between, self._sent_between = self._sent_between, ""
         if outcome is Outcome.TAKEN:
             return ()

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from sipdmq.dmq.usrloc_form import UsrlocForm
-from sipdmq.dmq.usrloc_json import UsrlocRemove, UsrlocUpdate, decode
+from sipdmq.dmq.usrloc_json import decode
+from sipdmq.dmq.usrloc_records import UsrlocRemove, UsrlocUpdate
 from sipdmq.errors import DecodeError
 from sipdmq.records import Binding
 from sipdmq.sip.headers import Headers

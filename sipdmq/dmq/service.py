@@ -16,8 +16,8 @@ from zope.interface import implementer
 from sipdmq.core import refuse
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.envelope import answer, read_message
-from sipdmq.dmq.links import KdmqSender
 from sipdmq.dmq.membership import Membership
+from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.trust import Trust
 from sipdmq.dmq.workers import Workers
 from sipdmq.errors import ParseError, UnreachableError
@@ -330,8 +330,10 @@ class DMQService:
         """
         See L{IReplicator.put}. A change is encoded once for all nodes.
         """
-        fragment: bytes = self.channels.find(channel).encode(change)
+        fragment: bytes | None = None
         for link in self.membership.links():
+            if fragment is None:
+                fragment = self.channels.find(channel).encode(change)
             link.put(channel, key, fragment)
 
     def put_for(
