@@ -24,8 +24,11 @@ test: $(VENV)/installed-dev ## all tests; those against other SIP programs are s
 bench: $(VENV)/installed-dev ## the benchmarks of bench/RESULTS.md
 	$(BIN)/python bench/run.py
 
-soak: $(VENV)/installed-dev ## a long run under bad input, watching memory
+soak: $(VENV)/installed-dev ## long runs: bad input, watching memory; 10,000 schedules of faults in a cluster, and its figures
 	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.cluster.figures
+	$(BIN)/python -m tests.cluster 0-9999
+	$(BIN)/python -m tests.cluster 0-1999 --kamailio
 
 certs: $(VENV)/installed ## an authority and certificates for trying TLS, in certs/
 	$(BIN)/python etc/make_certs.py certs

@@ -142,6 +142,13 @@ class Judge:
         """
         return sum(map(len, self._writes.values()))
 
+    @property
+    def contacts(self) -> int:
+        """
+        How many contacts there ever were.
+        """
+        return len(self._writes)
+
     def killing(self, machine: Any) -> None:
         """
         A process is about to lose what it knows.

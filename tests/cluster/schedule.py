@@ -34,6 +34,7 @@ class Schedule:
     """
     @ivar seed: from which all follows.
     @ivar story: what happened, line by line.
+    @ivar events: how often a node was started, killed, halted or let go on, and the network cut or mended.
     """
 
     def __init__(self, seed: int, has_kamailio: bool = False) -> None:
@@ -42,6 +43,7 @@ class Schedule:
         """
         self.seed = seed
         self.story: list[str] = []
+        self.events = 0
         self._random = random = Random(seed)
         self.clock = clock = HeapClock()
         self.network = Network(clock, Random(f"network {seed}"))
@@ -83,6 +85,10 @@ class Schedule:
         """
         self.story.append(f"{self.clock.now:9.3f}  {text}")
 
+    def _event(self, text: str) -> None:
+        self.events += 1
+        self.tell(text)
+
     def run(self) -> list[str]:
         """
         @return: what is wrong in the end, a sentence for each.
@@ -104,6 +110,7 @@ class Schedule:
             self._heal()
             self.clock.advance(SETTLE)
             failures += self.judge.equal() + self.judge.right()
+            failures += self._flood()
             if self.seed % 4 == 0:  # it takes as long as all the rest
                 failures += self._noise()
         finally:
@@ -111,6 +118,19 @@ class Schedule:
             for machine in self.machines:
                 machine.kill()
         return failures
+
+    def bound(self) -> int:
+        """
+        How many contacts may be told of on channel C{usrloc}, repetitions of a message not counted: each change to each
+        other node, which may answer that something else counts; and after each event of C{self.events} each node may
+        tell each other one everything that there ever was. What is sent is mostly a sixth of that.
+        """
+        others = len(self.machines) - 1
+        return 2 * self.judge.changes * others + self.events * (others + 1) * others * self.judge.contacts
+
+    def _flood(self) -> list[str]:
+        told = sum(data.count(b'"aor":') for data in {sent.data for sent in self.network.sent if _is_change(sent.data)})
+        return [f"too much: {told} contacts were told, not {self.bound()}"] if told > self.bound() else []
 
     def _noise(self) -> list[str]:
         """
@@ -145,13 +165,13 @@ class Schedule:
 
     def _start(self, machine: Any) -> None:
         if not machine.is_up:
-            self.tell(f"{machine.address} starts")
+            self._event(f"{machine.address} starts")
             machine.start()
             self.judge.started(machine)
 
     def _kill(self, machine: Any) -> None:
         if machine.is_up:
-            self.tell(f"{machine.address} is killed")
+            self._event(f"{machine.address} is killed")
             self.judge.killing(machine)
             machine.kill()
 
@@ -186,7 +206,7 @@ class Schedule:
         one = random.sample(addresses, random.randint(1, len(addresses) - 1))
         other = [address for address in addresses if address not in one]
         is_one_way = random.random() < 0.2
-        self.tell(f"cut: {' '.join(one)} {'→' if is_one_way else '|'} {' '.join(other)}")
+        self._event(f"cut: {' '.join(one)} {'→' if is_one_way else '|'} {' '.join(other)}")
         self.network.cut(one, other)
         if not is_one_way:
             self.network.cut(other, one)
@@ -194,19 +214,19 @@ class Schedule:
 
     def _mend(self) -> None:
         if not self._is_healed:
-            self.tell("all is connected")
+            self._event("all is connected")
             self.network.heal()
 
     def _halt(self) -> None:
         machine = self._random.choice(self.machines)
         if machine.is_up and not machine.is_halted:
-            self.tell(f"{machine.address} stands still")
+            self._event(f"{machine.address} stands still")
             machine.halt()
             self.clock.callLater(self._random.choice((1, 5, 15)) * self._random.random(), self._go_on, machine)
 
     def _go_on(self, machine: Any) -> None:
         if machine.is_halted:
-            self.tell(f"{machine.address} goes on")
+            self._event(f"{machine.address} goes on")
             machine.go_on()
 
     def _crash(self) -> None:
@@ -221,7 +241,7 @@ class Schedule:
         Everything is well again; now and then a node is gone for good.
         """
         self._is_healed = True
-        self.tell("heal")
+        self._event("heal")
         self.network.heal()
         self.network.faults = Faults()
         for machine in self.machines:
