@@ -37,11 +37,16 @@ class Schedule:
     @ivar events: how often a node was started, killed, halted or let go on, and the network cut or mended.
     """
 
-    def __init__(self, seed: int, has_kamailio: bool = False) -> None:
+    def __init__(self, seed: int, has_kamailio: bool = False, is_wide: bool = False) -> None:
         """
         @param has_kamailio: one more node is a L{Kamailio}.
+        @param is_wide: nodes are stopped in order, too, their clocks are set while they are down, and some clusters
+            copy REGISTERs.
         """
         self.seed = seed
+        self._is_wide = is_wide
+        self._luck = Random(f"wide {seed}")
+        keys: dict[str, Any] = {"replicate": ("REGISTER",)} if is_wide and self._luck.random() < 0.3 else {}
         self.story: list[str] = []
         self.events = 0
         self._random = random = Random(seed)
@@ -55,7 +60,7 @@ class Schedule:
         self.machines: list[Any] = [
             (Kamailio if has_kamailio and number == count else Machine)(
                 clock, self.network, number, tuple(n for n in numbers if n != number)[:2], str(seed),
-                random.uniform(-2, 2) if is_skewed else 0.0,
+                random.uniform(-2, 2) if is_skewed else 0.0, **keys,
             )
             for number in numbers
         ]
@@ -73,11 +78,14 @@ class Schedule:
                     )
                 )
         self.phones = [phone for phones in self._users for phone in phones]
-        self.judge = Judge(clock, self.machines, self.phones, max(skews) - min(skews))
+        skew = max(skews) - min(skews)
+        self._is_set = is_wide and is_skewed
+        self.judge = Judge(clock, self.machines, self.phones, 4.0 if self._is_set else skew)
         self._is_healed = False
         self._has_kamailio = has_kamailio
         self._duration = random.uniform(30, 70)
-        self.tell(f"{count} nodes" + (f", clocks wrong by {[round(skew, 1) for skew in skews]}" if is_skewed else ""))
+        wrong = f", clocks wrong by {[round(skew, 1) for skew in skews]}" if is_skewed else ""
+        self.tell(f"{count} nodes{wrong}{', REGISTERs are copied' if keys else ''}")
 
     def tell(self, text: str) -> None:
         """
@@ -233,8 +241,25 @@ class Schedule:
         up = [machine for machine in self.machines if machine.is_up]
         if len(up) > 1:
             machine = self._random.choice(up)
+            if self._is_wide and machine.is_sipdmq and not machine.is_halted and self._luck.random() < 0.4:
+                self._stop(machine)
+                return
             self._kill(machine)
             self.clock.callLater(self._random.choice((0.2, 5, 20)) * self._random.random(), self._start, machine)
+
+    def _stop(self, machine: Any) -> None:
+        self._event(f"{machine.address} is stopped")
+        process = machine.process
+
+        def ended(_: object) -> None:
+            if machine.process is process:
+                self._kill(machine)
+                if self._is_set:
+                    machine.skew = self._luck.uniform(-2, 2)
+            if not self._is_healed:
+                self.clock.callLater(self._luck.choice((0.2, 5, 20)) * self._luck.random(), self._start, machine)
+
+        process.service.stopService().addBoth(ended)
 
     def _heal(self) -> None:
         """
