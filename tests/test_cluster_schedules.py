@@ -25,6 +25,9 @@ class ScheduleTests(SynchronousTestCase):
     def test_sipdmq_alone_once_more(self) -> None:
         self.all_is_well(range(60, 120))
 
+    def test_with_a_kamailio(self) -> None:
+        self.all_is_well(range(16), has_kamailio=True)
+
     def test_a_seed_gives_the_same_story_each_time(self) -> None:
         stories = []
         for _ in range(2):

@@ -118,7 +118,7 @@ class DMQService:
         """
         @return: fires when the other nodes have taken all that waits for them, or will not.
         """
-        return gatherResults([link.drain() for link in self.membership.links()])
+        return gatherResults([link.drain() for link in self.membership.links()], consumeErrors=True)
 
     def stop(self) -> Deferred[Any]:
         """

@@ -120,6 +120,8 @@ class Judge:
     def _written_at_kamailio(
         self, machine: Any, record: Binding, previous: Binding | None, name: tuple[str, int]
     ) -> None:
+        if previous is not None and previous.last_modified > record.last_modified:
+            previous = None  # its clock is behind, and it writes what that says
         write = self.written(machine.address, record, previous, name)
         if record.removed:
             self._clock.callLater(machine.fr_timer + 2, self._gave_up, write)
@@ -139,6 +141,13 @@ class Judge:
         How many there were.
         """
         return sum(map(len, self._writes.values()))
+
+    @property
+    def contacts(self) -> int:
+        """
+        How many contacts there ever were.
+        """
+        return len(self._writes)
 
     def killing(self, machine: Any) -> None:
         """
