@@ -43,6 +43,7 @@ from sipdmq.interfaces.replication import IRegistrar
 from sipdmq.interfaces.tables import ITables
 from sipdmq.records import Listener, NodeName, Protocol, Source
 from sipdmq.sip.ids import Ids
+from sipdmq.sip.message import Request
 from sipdmq.sip.timers import RequestTimers
 from sipdmq.transport.bind import advertised
 
@@ -66,6 +67,7 @@ class Cluster:
     @ivar htable: L{None} where no table is shared.
     @ivar registrar: takes copies of REGISTERs, and leaves all others to the node's.
     @ivar copies: sends them.
+    @ivar is_from_node: whether a request, as it was received, came from another node.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Cluster:
         registrar: CopyReceiver,
         copies: RequestCopies,
         screen: Callable[[ITransactionUser], Screen],
+        is_from_node: Callable[[Request, Source], bool],
     ) -> None:
         self._clock = clock
         self.service = service
@@ -93,6 +96,7 @@ class Cluster:
         self.registrar = registrar
         self.copies = copies
         self.screen = screen
+        self.is_from_node = is_from_node
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -258,5 +262,16 @@ def make_cluster(
         dmq.notification_address
     )
     return Cluster(
-        clock, service, functions, tokens, has_peers, peer, lookup, shared, copied, copies, screen
+        clock,
+        service,
+        functions,
+        tokens,
+        has_peers,
+        peer,
+        lookup,
+        shared,
+        copied,
+        copies,
+        screen,
+        senders.is_from_node,
     )

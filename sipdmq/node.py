@@ -346,7 +346,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     dispatcher.allow("REGISTER")
     if cluster is not None:
         functions.dmq = cluster.functions
-        trusted.believe_nodes(cluster.functions.has_sent)
+        trusted.believe_nodes(cluster.is_from_node)
         if cluster.lookup is not None:
             functions.lookup_elsewhere = cluster.lookup.find
         dispatcher.deliver_to(flows, cluster.tokens.read)

@@ -137,12 +137,6 @@ class DMQFunctions:
         """
         return self._is_from_node(request.transaction.request, request.source)
 
-    def has_sent(self, request: Request, source: Source) -> bool:
-        """
-        As L{is_from_node}, of a request as it was received.
-        """
-        return self._is_from_node(request, source)
-
     def t_replicate(self, request: RoutedRequest, skip_loop_test: bool = False) -> int:
         """
         C{dmq_t_replicate([skip_loop_test])}: send a copy of a request, as it was received, to all active nodes; what
