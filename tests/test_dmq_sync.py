@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from sipdmq.dmq import donor
 from sipdmq.dmq.lookup import RemoteLookup
 from sipdmq.dmq.newcomer import SyncState
 from sipdmq.dmq.usrloc_changes import SyncEnd
@@ -24,6 +25,10 @@ SOURCE = Source(Protocol.UDP, "192.0.2.12", 5060, UDP)
 
 
 class DonorTestCase(UsrlocTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(donor, "PAGE_AORS", 50)
+
     def fill(self, users: int = 3) -> None:
         for number in range(users):
             aor = f"u{number}@example.org"

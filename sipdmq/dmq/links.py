@@ -163,8 +163,8 @@ class Link:
         was_dirty = box.is_dirty
         if not box.put(key, fragment, since) and box.is_dirty and not was_dirty:
             log.warn("too many changes wait for {node}: it will be repaired", node=str(self.node.name))
-        if channel not in self._calls or box.is_full:
-            self._pump(channel)  # else it will be, when the changes have gathered
+        if not box.is_waiting and (channel not in self._calls or box.is_full):
+            self._pump(channel)  # else it will be, with an answer or when the changes have gathered
         if len(box) < BACKLOG * box.capacity:
             return None
         waiting: Deferred[None] = Deferred()

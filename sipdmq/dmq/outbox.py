@@ -171,6 +171,13 @@ class Outbox:
         return self._limits.window * self._limits.batch_changes
 
     @property
+    def is_waiting(self) -> bool:
+        """
+        Whether as many messages are unanswered as may be: nothing is sent before an answer.
+        """
+        return len(self._sent) >= self._limits.window
+
+    @property
     def is_full(self) -> bool:
         """
         Whether what waits fills a message: it need not gather any longer.
