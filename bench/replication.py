@@ -1,7 +1,5 @@
 """
-What it costs to have a REGISTER on several nodes: C{python bench/run.py --only replicate-1,replicate-3}, or
-
-    python bench/replication.py kamailio-tlsf sipdmq sipdmq sipdmq --count 20000
+What it costs to have a REGISTER on several nodes: C{python bench/run.py --only replicate-1,replicate-3}.
 
 All nodes but the first share a processor core with the generator, which leaves it to them when it has nothing to do.
 """

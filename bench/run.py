@@ -4,6 +4,7 @@ All benchmarks, and their table in Markdown: C{make bench}, or
     python bench/run.py
     python bench/run.py --only register,options --server sipdmq --count 20000
     python bench/run.py --only register --server sipdmq,sipdmq-compiled --compiled-venv PATH
+    python bench/run.py --only replicate-1,sync --server sipdmq,kamailio-tlsf
     python bench/run.py --profile
 
 CPU time is what Linux counts for the server's processes (user and system), divided by the requests answered. Server
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from call_works import measure_calls, measure_digest, measure_idle_tls, measure_plain, measure_tls
 from load import LoadFailed
+from pairs import CLUSTER_WORKS, measure_clusters
 from plan import Numbers, Plan, say
 from programs import SERVERS, CompiledSipdmqNode
 from register_works import (
@@ -55,7 +57,8 @@ def read_arguments(arguments: list[str]) -> tuple[Plan, str | None]:
     @return: the plan, and the name of the server to be profiled.
     """
     parser = argparse.ArgumentParser(description="All benchmarks of sipdmq; the table goes to stdout.")
-    parser.add_argument("--only", default=",".join(WORKS), help=f"parts, with commas between: {', '.join(WORKS)}")
+    works = (*WORKS, *CLUSTER_WORKS)
+    parser.add_argument("--only", default=",".join(works), help=f"parts, with commas between: {', '.join(works)}")
     parser.add_argument("--server", default=",".join(SERVERS), help=f"servers: {', '.join(SERVERS)}")
     parser.add_argument("--count", type=int, default=100_000, help="requests and users (default %(default)s)")
     parser.add_argument("--window", type=int, default=50, help="unanswered requests at most (default %(default)s)")
@@ -80,8 +83,8 @@ def read_arguments(arguments: list[str]) -> tuple[Plan, str | None]:
     CompiledSipdmqNode.venv = options.compiled_venv and options.compiled_venv.absolute()
     only = frozenset(options.only.split(","))
     servers = tuple(options.server.split(","))
-    for unknown in only - WORKS.keys():
-        parser.error(f"--only: {unknown!r} is none of {', '.join(WORKS)}")
+    for unknown in only.difference(works):
+        parser.error(f"--only: {unknown!r} is none of {', '.join(works)}")
     for unknown in set(servers) - SERVERS.keys():
         parser.error(f"--server: {unknown!r} is none of {', '.join(SERVERS)}")
     cores = sorted(os.sched_getaffinity(0))
@@ -137,8 +140,9 @@ def main(arguments: list[str]) -> int:
                 # The other servers and runs can still be measured.
                 say(f"  FAILED: {error}\n{server.log_tail()}")
                 failed = True
-    print(f"{text}\n\n{write_table(plan, found)}")
-    return 1 if failed else 0
+    clusters, has_failed = measure_clusters(plan)
+    print(f"{text}\n\n{write_table(plan, found)}\n\n{clusters}")
+    return 1 if failed or has_failed else 0
 
 
 if __name__ == "__main__":

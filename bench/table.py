@@ -17,7 +17,7 @@ from programs import SERVERS
 from register_works import TRANSACTIONS
 from servers import CHECKOUT, version_of
 
-__all__ = ["THROUGHPUT", "WORKS", "conditions", "write_cell", "write_table"]
+__all__ = ["THROUGHPUT", "WORKS", "conditions", "write_cell", "write_others", "write_table"]
 
 #: The parts in the order of the table, with what stands in its first column.
 WORKS = {
