@@ -24,8 +24,12 @@ test: $(VENV)/installed-dev ## all tests; those against other SIP programs are s
 bench: $(VENV)/installed-dev ## the benchmarks of bench/RESULTS.md
 	$(BIN)/python bench/run.py
 
-soak: $(VENV)/installed-dev ## a long run under bad input, watching memory
+soak: $(VENV)/installed-dev ## long runs: bad input, watching memory; clusters, simulated and real (as root), in bad networks
 	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.cluster.figures
+	$(BIN)/python -m tests.cluster 0-9999
+	$(BIN)/python -m tests.cluster 0-1999 --kamailio
+	$(BIN)/python -m tests.interop.soak
 
 certs: $(VENV)/installed ## an authority and certificates for trying TLS, in certs/
 	$(BIN)/python etc/make_certs.py certs

@@ -18,10 +18,11 @@ import plain_tls
 import stream_load
 from clocks import Cost
 from load import LoadResult, percentile, run_load
-from servers import Server, SipdmqNode, own_host
+from programs import SipdmqNode
+from servers import Server, own_host
 
 if TYPE_CHECKING:
-    from run import Numbers, Plan
+    from plan import Numbers, Plan
 
 __all__ = [
     "measure_calls",

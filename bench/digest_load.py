@@ -20,7 +20,8 @@ from collections import deque
 
 from clocks import Clocks, Cost
 from load import BRANCH_COOKIE, MAX_SENDINGS, NUMBER_DIGITS, RESEND_AFTER, LoadResult, Messages, UserAgents, run_load
-from servers import SERVERS, Server, own_host
+from programs import SERVERS
+from servers import Server, own_host
 
 __all__ = ["PASSWORD", "DigestPhones", "measure", "users"]
 

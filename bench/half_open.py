@@ -2,8 +2,8 @@
 What a call costs that nobody goes on with: resident memory of the node for each open INVITE, and what is left of them
 when their timers are over.
 
-Three kinds: the callee rings and never answers; the callee says nothing; the caller came over TCP, and his connection
-is gone. Each kind twice on one node: what the second round takes beyond the first one was not freed.
+Four kinds: the callee rings and never answers; the callee says nothing; the caller came over TCP, or over TLS, and his
+connection is gone. Each kind twice on one node: what the second round takes beyond the first one was not freed.
 
     python bench/half_open.py --count 10000
 """
@@ -15,18 +15,23 @@ import os
 import re
 import signal
 import socket
+import ssl
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from servers import SipdmqNode, own_host
+from idle_tls import TLS_PORT, client_context, make_certificates
+from programs import SipdmqNode
+from servers import own_host
 
 __all__ = ["KINDS", "HalfOpenResult", "measure", "node"]
 
-KINDS = ("ringing", "silent", "vanished")
+KINDS = ("ringing", "silent", "vanished", "vanished-tls")
 
 #: INVITEs in a second: fast enough to have them open together, slow enough for the callee to keep up.
 RATE = 800
@@ -64,13 +69,17 @@ class HalfOpenResult:
     left: dict[str, int]
 
 
-def node(host: str) -> SipdmqNode:
+def node(host: str, folder: Path | None = None) -> SipdmqNode:
     """
     A node to be measured, not yet started.
+
+    @param folder: with certificates; L{None}: it has no TLS.
     """
-    return SipdmqNode(
-        host, settings={"timers": {"t1": f"{T1:g}", "c": f"{TIMER_C:g}"}, "calls": {"record_file": "calls.jsonl"}}
-    )
+    settings = {"timers": {"t1": f"{T1:g}", "c": f"{TIMER_C:g}"}, "calls": {"record_file": "calls.jsonl"}}
+    if folder is not None:
+        settings["node"] = {"listen": f"udp:{host}:5060\n    tcp:{host}:5060\n    tls:{host}:{TLS_PORT}"}
+        settings["tls"] = {"certificate": f"{folder}/server.pem", "private_key": f"{folder}/server.key"}
+    return SipdmqNode(host, settings=settings)
 
 
 def _numbers(server: SipdmqNode) -> dict[str, int]:
@@ -147,23 +156,32 @@ def _callee(server: SipdmqNode, rings: bool) -> Iterator[None]:
         phone.close()
 
 
-def _call(server: SipdmqNode, count: int, is_stream: bool, mark: str) -> None:
+def _connect(server: SipdmqNode, protocol: str, tls: ssl.SSLContext | None) -> socket.socket:
+    kind = socket.SOCK_DGRAM if protocol == "UDP" else socket.SOCK_STREAM
+    caller = socket.socket(socket.AF_INET, kind)
+    host, port = server.address
+    caller.bind((host, 0))
+    caller.connect((host, port if tls is None else TLS_PORT))
+    return caller if tls is None else tls.wrap_socket(caller)
+
+
+def _call(server: SipdmqNode, count: int, protocol: str, mark: str, tls: ssl.SSLContext | None) -> None:
     """
     Send so many INVITEs; nobody reads the answers.
+
+    @param protocol: as in a Via.
     """
     uri = f"sip:bob@{server.address[0]}"
+    is_stream = protocol != "UDP"
     caller: socket.socket | None = None
     start = time.monotonic()
     for number in range(count):
         if caller is None or (is_stream and number % PER_CONNECTION == 0):
             if caller is not None:
                 caller.close()
-            kind = socket.SOCK_STREAM if is_stream else socket.SOCK_DGRAM
-            caller = socket.socket(socket.AF_INET, kind)
-            caller.bind((server.address[0], 0))
-            caller.connect(server.address)
+            caller = _connect(server, protocol, tls)
         host, port = caller.getsockname()
-        via = f"{'TCP' if is_stream else 'UDP'} {host}:{port}"
+        via = f"{protocol} {host}:{port}"
         contact = f"Contact: <sip:caller@{host}:{port}>"
         more = (contact, "Allow: INVITE, ACK, CANCEL, BYE, UPDATE", "Content-Type: application/sdp")
         caller.sendall(_message(f"INVITE {uri} SIP/2.0", f"{mark}x{number}", via, more, _SDP))
@@ -188,18 +206,19 @@ def _wait_until_empty(server: SipdmqNode) -> tuple[dict[str, int], int]:
         time.sleep(2)
 
 
-def measure(server: SipdmqNode, kind: str, count: int) -> HalfOpenResult:
+def measure(server: SipdmqNode, kind: str, count: int, tls: ssl.SSLContext | None = None) -> HalfOpenResult:
     """
     @param server: running.
+    @param tls: for callers over TLS.
     """
-    rings, is_stream = kind != "silent", kind == "vanished"
-    with _callee(server, rings):
-        _call(server, 200, is_stream, "warm")
+    protocol = "TLS" if kind == "vanished-tls" else "TCP" if kind == "vanished" else "UDP"
+    with _callee(server, rings=kind != "silent"):
+        _call(server, 200, protocol, "warm", tls)
         _wait_until_empty(server)
         before = server.resident_bytes()
         most = []
         for turn in "ab":
-            _call(server, count, is_stream, turn)
+            _call(server, count, protocol, turn, tls)
             time.sleep(1)
             opened = _numbers(server)["transaction.servers"]
             left, resident = _wait_until_empty(server)
@@ -217,8 +236,14 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     status = 0
     for kind in options.kind or KINDS:
-        with node(own_host(1)) as server:
-            result = measure(server, kind, options.count)
+        with tempfile.TemporaryDirectory(prefix="sipdmq-bench-") as name:
+            folder, tls = None, None
+            if kind == "vanished-tls":
+                folder = Path(name)
+                make_certificates(folder)
+                tls = client_context(folder)
+            with node(own_host(1), folder) as server:
+                result = measure(server, kind, options.count, tls)
         print(
             f"{kind}: {result.bytes_each / 1000:.1f} kB for each of {result.opened} open INVITEs of {options.count}, "
             f"{result.bytes_again / 1000:+.1f} kB in the second round; left in the tables: {result.left or 'nothing'}",

@@ -16,7 +16,8 @@ import sys
 import time
 from dataclasses import dataclass
 
-from servers import SERVERS, Server, own_host
+from programs import SERVERS
+from servers import Server, own_host
 
 __all__ = ["IdleResult", "connect_from_many", "measure", "tcp_options"]
 

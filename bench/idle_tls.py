@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from idle_tcp import IdleResult, connect_from_many, is_open, tcp_options
-from servers import CHECKOUT, Server, SipdmqNode, own_host
+from programs import SipdmqNode
+from servers import CHECKOUT, Server, own_host
 
 __all__ = ["TLS_PORT", "client_context", "make_certificates", "measure", "tls_node"]
 

@@ -217,6 +217,7 @@ def run_load(
     rate: float | None = None,
     expected: bytes = b"SIP/2.0 200 ",
     timeout: float = 120.0,
+    is_alone: bool = True,
 ) -> LoadResult:
     """
     Send every message and wait for the answers.
@@ -228,18 +229,26 @@ def run_load(
     @param rate: messages per second, sent when they are due whether or not the server keeps up.
     @param expected: what a good answer begins with; empty for a server that only echoes.
     @param timeout: seconds after which the run ends, whatever is unanswered counting as lost.
+    @param is_alone: nothing else has to do on this processor core: if something has, it gets it whenever there is no
+        answer to take in.
     """
     collecting = gc.isenabled()
     gc.disable()  # a collection here would be measured as latency of the server
     try:
-        return _run(agents.socket, messages.datagrams, window, rate, expected, timeout)
+        return _run(agents.socket, messages.datagrams, window, rate, expected, timeout, is_alone)
     finally:
         if collecting:
             gc.enable()
 
 
 def _run(
-    sock: socket.socket, datagrams: list[bytes], window: int, rate: float | None, expected: bytes, timeout: float
+    sock: socket.socket,
+    datagrams: list[bytes],
+    window: int,
+    rate: float | None,
+    expected: bytes,
+    timeout: float,
+    is_alone: bool,
 ) -> LoadResult:
     """
     The loop itself; everything it touches is local, as this is the part that must be fast.
@@ -327,6 +336,8 @@ def _run(
         # Sleep until an answer, or the next message, is due. With a window there is always one about to come, and to
         # wake a sleeper on another core, for a virtual machine an expensive interrupt, would be charged to the server.
         if rate is None:
+            if not is_alone:
+                os.sched_yield()
             continue
         if following < count:
             pause = min(0.05, max(0.0, start + following / rate - now))

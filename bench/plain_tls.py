@@ -14,7 +14,8 @@ from pathlib import Path
 
 from idle_tls import make_certificates, tls_node
 from load import UserAgents, run_load
-from servers import Server, SipdmqNode, own_host
+from programs import SipdmqNode
+from servers import Server, own_host
 
 __all__ = ["measure"]
 

@@ -8,37 +8,22 @@ C{/proc/PID/smaps_rollup}, both over the process that was started and all its de
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = [
-    "SERVERS",
-    "CompiledSipdmqNode",
-    "Kamailio",
-    "KamailioTlsf",
-    "Server",
-    "ServerFailed",
-    "SipdmqNode",
-    "TwistedEcho",
-    "TwistedRegisterProxy",
-    "own_host",
-    "version_of",
-]
+from processes import cpu_seconds, resident_bytes
+
+__all__ = ["CHECKOUT", "Server", "ServerFailed", "own_host", "version_of"]
 
 BENCH = Path(__file__).resolve().parent
 CHECKOUT = BENCH.parent
-
-#: Clock ticks per second in /proc/PID/stat.
-TICKS = os.sysconf("SC_CLK_TCK")
 
 #: Seconds a server may take until its first answer, and to go away after SIGTERM.
 START_TIMEOUT = 20.0
@@ -239,220 +224,13 @@ class Server:
         """
         @return: user and system time used so far by all its processes.
         """
-        ticks = 0
-        for pid in _descendants(self.pid):
-            fields = _stat(pid)
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / TICKS
+        return cpu_seconds(self.pid)
 
     def resident_bytes(self) -> int:
         """
-        @return: resident memory of all its processes, a page that several of them share counted once (Linux' PSS), and
-            pages of files not counted: code is shared with whatever else runs, and Linux drops and reads it at will.
+        @return: resident memory of all its processes; see L{resident_bytes<processes.resident_bytes>}.
         """
-        kilobytes = 0
-        for pid in _descendants(self.pid):
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
-                    kilobytes += int(line.split()[1])
-        return kilobytes * 1024
-
-
-class SipdmqNode(Server):
-    """
-    Our node, started as a user starts it.
-    """
-
-    name = "sipdmq"
-    title = "sipdmq"
-    works = frozenset(
-        {"register", "refresh", "options", "memory", "bindings", "transactions", "latency", "idle-tcp", "stalled-tcp"}
-        | {"digest-first", "digest-refresh", "calls", "trying", "tls-register", "tls-idle", "tls-plain"}
-    )
-    transaction_lifetime = 32.0  # RFC 3261 §17.2.2, timer J: 64 * T1
-
-    def __init__(
-        self,
-        host: str,
-        port: int = 5060,
-        core: int | None = 0,
-        settings: Mapping[str, Mapping[str, str]] | None = None,
-    ) -> None:
-        """
-        @param settings: sections and keys of the INI file beside C{[node] listen} and C{domains}.
-        """
-        super().__init__(host, port, core)
-        self._settings = settings or {}
-
-    def missing(self) -> str:
-        for part in ("sipdmq/tap.py", "twisted/plugins/sipdmq_plugin.py"):
-            if not (CHECKOUT / part).exists():
-                return f"{part} does not exist"
-        return ""
-
-    def command(self, directory: Path) -> list[str]:
-        host, port = self.address
-        sections: dict[str, dict[str, str]] = {
-            "node": {"listen": f"udp:{host}:{port}\n    tcp:{host}:{port}", "domains": host},
-            "auth": {"enable": "no"},
-        }
-        if self._users:
-            users = directory / "users"
-            # What sipdmq-users writes, for one algorithm.
-            users.write_text(
-                "".join(
-                    f"{user}:{host}:MD5:{hashlib.md5(f'{user}:{host}:{self._password}'.encode()).hexdigest()}\n"
-                    for user in self._users
-                )
-            )
-            sections["auth"] = {"enable": "yes", "users": str(users)}
-        for section, keys in self._settings.items():
-            sections.setdefault(section, {}).update(keys)
-        ini = directory / "node.ini"
-        ini.write_text(
-            "\n".join(
-                f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
-                for section, keys in sections.items()
-            )
-        )
-        return [*self.twistd(), "-n", "--pidfile=", "sipdmq", "-c", str(ini)]
-
-    def twistd(self) -> list[str]:
-        """
-        @return: the command C{twistd} of the Python that runs this: its script, or else its module.
-        """
-        script = Path(sys.executable).with_name("twistd")
-        if script.exists():
-            return [str(script)]
-        return [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
-
-
-class CompiledSipdmqNode(SipdmqNode):
-    """
-    Our node, installed from the wheel of C{make compiled}; nothing of the checkout.
-
-    @cvar venv: where it is installed, with the same Python as runs this.
-    """
-
-    name = "sipdmq-compiled"
-    title = "sipdmq, compiled"
-    venv: Path | None = None
-
-    def missing(self) -> str:
-        if self.venv is None:
-            return "no --compiled-venv was given"
-        if not any(self.venv.glob("lib/python*/site-packages/sipdmq__mypyc.*")):
-            return f"there is no compiled sipdmq in {self.venv}"
-        return ""
-
-    def python_path(self) -> str:
-        return ""
-
-    def twistd(self) -> list[str]:
-        return [f"{self.venv}/bin/twistd"]
-
-
-class Kamailio(Server):
-    """
-    Kamailio with Debian's default allocator, and one worker for UDP.
-    """
-
-    name = "kamailio"
-    title = "Kamailio, default allocator"
-    works = frozenset(
-        {"register", "refresh", "options", "memory", "latency", "idle-tcp", "stalled-tcp"}
-        | {"digest-first", "digest-refresh", "calls", "trying"}
-    )
-    allocator: tuple[str, ...] = ()
-    _config = "kamailio.cfg"
-
-    def with_calls(self) -> Server:
-        self._config = "kamailio-calls.cfg"
-        return self
-
-    def with_passwords(self, users: Iterable[str], password: str) -> Server:
-        return super().with_passwords(users, password).with_calls()  # the configuration has both
-
-    def missing(self) -> str:
-        return "" if shutil.which("kamailio") else "kamailio is not installed"
-
-    def command(self, directory: Path) -> list[str]:
-        listen = f"{self.address[0]}:{self.address[1]}"
-        return [
-            shutil.which("kamailio") or "kamailio",
-            *("-f", str(BENCH / self._config), "-DD", "-E"),  # -DD: the first process stays the parent of all
-            *("-w", str(directory), "-Y", str(directory), "-P", str(directory / "pid")),
-            *("-m", "2048", "-M", "64"),
-            *self.allocator,
-            *("-A", f"LISTEN_UDP=udp:{listen}", "-A", f"LISTEN_TCP=tcp:{listen}"),
-            *(("-A", f'PASSWORD="{self._password}"') if self._password else ()),
-        ]
-
-
-class KamailioTlsf(Kamailio):
-    """
-    Kamailio with the two-level segregated fit allocator for shared and private memory.
-    """
-
-    name = "kamailio-tlsf"
-    title = "Kamailio, -x tlsf -X tlsf"
-    allocator = ("-x", "tlsf", "-X", "tlsf")
-
-
-class TwistedRegisterProxy(Server):
-    """
-    C{twisted.protocols.sip}: what Twisted itself ships, as something to be better than. Its log goes to a file, as
-    C{twistd} has it; it writes a line for each REGISTER.
-    """
-
-    name = "twisted-sip"
-    title = "twisted.protocols.sip"
-    works = frozenset({"register", "refresh"})
-
-    def command(self, directory: Path) -> list[str]:
-        program = [sys.executable, str(BENCH / "twisted_sip.py"), self.address[0], str(self.address[1])]
-        return [*program, str(directory / "twistd.log")]
-
-
-class SilentTwistedRegisterProxy(TwistedRegisterProxy):
-    """
-    The same with its log thrown away: what its SIP alone costs.
-    """
-
-    name = "twisted-sip-silent"
-    title = "twisted.protocols.sip, no log"
-
-    def command(self, directory: Path) -> list[str]:
-        return super().command(directory)[:-1]
-
-
-class TwistedEcho(Server):
-    """
-    A Twisted UDP protocol that returns every datagram: the floor under anything written on Twisted.
-    """
-
-    name = "twisted-echo"
-    title = "Twisted UDP echo"
-    works = frozenset({"options"})
-    expected = b""
-
-    def command(self, directory: Path) -> list[str]:
-        return [sys.executable, str(BENCH / "twisted_echo.py"), self.address[0], str(self.address[1])]
-
-
-#: All of them, in the order of the table, by name.
-SERVERS: dict[str, type[Server]] = {
-    server.name: server
-    for server in (
-        SipdmqNode,
-        CompiledSipdmqNode,
-        KamailioTlsf,
-        Kamailio,
-        TwistedRegisterProxy,
-        SilentTwistedRegisterProxy,
-        TwistedEcho,
-    )
-}
+        return resident_bytes(self.pid)
 
 
 def own_host(number: int) -> str:
@@ -472,33 +250,3 @@ def version_of(program: Iterable[str]) -> str:
     except OSError:
         return "not installed"
     return run.stdout.decode(errors="replace").partition("\n")[0].strip()
-
-
-def _stat(pid: int) -> list[str]:
-    """
-    @return: the fields of C{/proc/PID/stat} after the name: state, parent, ...; field 14 of proc(5) is number 11 here.
-    @raise ProcessLookupError: there is no such process.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError as error:
-        raise ProcessLookupError(pid) from error
-    return text.rpartition(")")[2].split()
-
-
-def _descendants(pid: int) -> list[int]:
-    """
-    @return: this process and the children of its children that live now.
-    """
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                parent = int(_stat(int(entry))[1])
-            except ProcessLookupError:
-                continue  # it ended while we looked
-            children.setdefault(parent, []).append(int(entry))
-    found = [pid]
-    for parent in found:
-        found.extend(children.get(parent, ()))
-    return found

@@ -16,7 +16,8 @@ import time
 from dataclasses import dataclass
 
 from idle_tcp import connect_from_many, is_open, tcp_options
-from servers import SERVERS, Server, own_host
+from programs import SERVERS
+from servers import Server, own_host
 
 __all__ = ["StalledResult", "measure"]
 

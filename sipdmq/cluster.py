@@ -22,8 +22,8 @@ from sipdmq.dmq.effects import NodeListSettings
 from sipdmq.dmq.events import EventCallback, load_event_callback
 from sipdmq.dmq.functions import DMQFunctions
 from sipdmq.dmq.hello import PrivateChannel
+from sipdmq.dmq.htable import HtablePeer
 from sipdmq.dmq.lines import numeric_host
-from sipdmq.dmq.links import KdmqSender
 from sipdmq.dmq.lookup import VERB, RemoteLookup
 from sipdmq.dmq.membership import PROBE_INTERVAL, Membership
 from sipdmq.dmq.names import NodeNames
@@ -35,6 +35,7 @@ from sipdmq.dmq.presence_copied import PublishCopyReceiver
 from sipdmq.dmq.presence_form import PresenceForm
 from sipdmq.dmq.presence_merge import MergeLimits
 from sipdmq.dmq.screen import Screen, Senders
+from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.service import DMQService
 from sipdmq.dmq.trust import Trust, allowed_networks
 from sipdmq.dmq.usrloc import UsrlocPeer
@@ -44,8 +45,10 @@ from sipdmq.interfaces.location import ILocationStore
 from sipdmq.interfaces.messages import IRequestSender, ITargetResolver, ITransactionUser
 from sipdmq.interfaces.publications import IPublicationStore, IPublisher
 from sipdmq.interfaces.replication import IRegistrar
+from sipdmq.interfaces.tables import ITables
 from sipdmq.records import Listener, NodeName, Protocol, Source
 from sipdmq.sip.ids import Ids
+from sipdmq.sip.message import Request
 from sipdmq.sip.timers import RequestTimers
 from sipdmq.transport.bind import advertised
 
@@ -67,9 +70,11 @@ class Cluster:
     @ivar usrloc: L{None} where C{[usrloc] enable = 0}.
     @ivar presence: L{None} where C{[presence]} is off, or its C{enable_dmq = 0}.
     @ivar lookup: L{None} where C{usrloc} is.
+    @ivar htable: L{None} where no table is shared.
     @ivar registrar: takes copies of REGISTERs, and leaves all others to the node's.
     @ivar publisher: the same of PUBLISHes; L{None} where C{[presence]} is off.
     @ivar copies: sends them.
+    @ivar is_from_node: whether a request, as it was received, came from another node.
     """
 
     def __init__(
@@ -82,10 +87,12 @@ class Cluster:
         usrloc: UsrlocPeer | None,
         presence: PresencePeer | None,
         lookup: RemoteLookup | None,
+        htable: HtablePeer | None,
         registrar: CopyReceiver,
         publisher: PublishCopyReceiver | None,
         copies: RequestCopies,
         screen: Callable[[ITransactionUser], Screen],
+        is_from_node: Callable[[Request, Source], bool],
     ) -> None:
         self._clock = clock
         self.service = service
@@ -95,10 +102,12 @@ class Cluster:
         self.usrloc = usrloc
         self.presence = presence
         self.lookup = lookup
+        self.htable = htable
         self.registrar = registrar
         self.publisher = publisher
         self.copies = copies
         self.screen = screen
+        self.is_from_node = is_from_node
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -109,8 +118,8 @@ class Cluster:
         return parts if self.publisher is None else (*parts, self.publisher)
 
     @property
-    def _peers(self) -> list[UsrlocPeer | PresencePeer]:
-        return [peer for peer in (self.usrloc, self.presence) if peer is not None]
+    def _peers(self) -> list[Any]:
+        return [peer for peer in (self.usrloc, self.presence, self.htable) if peer is not None]
 
     def start(self) -> None:
         """
@@ -167,6 +176,7 @@ def make_cluster(
     listeners: list[Listener],
     domains: Domains,
     store: ILocationStore,
+    tables: ITables,
     registrar: IRegistrar,
     sender: IRequestSender,
     resolver: ITargetResolver,
@@ -261,7 +271,9 @@ def make_cluster(
 
     peer = lookup = None
     if usrloc.enable:
-        peer = UsrlocPeer(clock, now, store, form, usrloc, bounds, service, membership, service)
+        peer = UsrlocPeer(
+            clock, now, store, form, usrloc, bounds, service, membership, service, dmq.init_with_single
+        )
         channels.add(peer)
         here = Source(Protocol(local.protocol), local.host, local.port, listener)
         lookup = RemoteLookup(clock, store, form, peer, service, here)
@@ -280,6 +292,10 @@ def make_cluster(
             service,
         )
         channels.add(presence)
+    shared = None
+    if any(tables.is_shared(name) for name in tables.names()):
+        shared = HtablePeer(clock, now, tables, local, service, membership, service)
+        channels.add(shared)
     has_peers = any(name != local and name not in others for name in names.known()) or len(names.known()) < len(
         dmq.notification_address
     )
@@ -292,8 +308,10 @@ def make_cluster(
         peer,
         presence,
         lookup,
+        shared,
         copied,
         copied_publications,
         copies,
         screen,
+        senders.is_from_node,
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sipdmq.sip.message import Request
 
 __all__ = [
+    "CommandError",
     "ConfigError",
     "DecodeError",
     "ParseError",
@@ -21,6 +22,7 @@ __all__ = [
     "SipDmqError",
     "TransactionStateError",
     "UnreachableError",
+    "WrongCredentials",
 ]
 
 
@@ -98,6 +100,30 @@ class RequestRefused(SipDmqError):
         self.status = status
         self.headers = tuple(headers)
         self.reason = reason
+
+
+class WrongCredentials(RequestRefused):
+    """
+    A challenge was answered, and wrongly: there is no such user, or it is not his password. A policy that counts who
+    guesses lets it through afterwards: it is the next challenge.
+    """
+
+
+class CommandError(SipDmqError):
+    """
+    An operator's command cannot be carried out.
+
+    @ivar code: C{int}, as Kamailio has it: 500, 404 for what is not there.
+    @ivar reason: C{str}, for the operator.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.code} - {self.reason}"
 
 
 class UnreachableError(SipDmqError):

@@ -22,18 +22,20 @@ from sipdmq import __version__
 from sipdmq.calls.file import record_path
 from sipdmq.calls.service import CallRecords
 from sipdmq.config import NodeConfig
+from sipdmq.core.asserted import TrustDomain
 from sipdmq.core.auth import Authenticator
+from sipdmq.core.cookies import RouteCookies
 from sipdmq.core.credentials import FileCredentials
 from sipdmq.core.dispatch import Dispatcher
 from sipdmq.core.domains import Domains
 from sipdmq.core.functions import NodeFunctions
 from sipdmq.core.keys import derive_key, read_secret
 from sipdmq.core.load import load_policy
-from sipdmq.core.routes import RouteCookies
 from sipdmq.core.targets import BindingTargets
 from sipdmq.errors import ConfigError, UnreachableError
 from sipdmq.gateways.service import Gateways
-from sipdmq.interfaces.inspection import IInspectable
+from sipdmq.htable.service import Tables
+from sipdmq.interfaces.inspection import ICommands, IInspectable
 from sipdmq.presence.publication_store import MemoryPublicationStore
 from sipdmq.presence.publications import PublicationLimits
 from sipdmq.presence.publish import Publisher
@@ -91,6 +93,7 @@ class Node(Service):
         proxy: Proxy,
         gateways: Gateways,
         calls: CallRecords,
+        tables: Tables,
         dispatcher: Dispatcher,
         publications: MemoryPublicationStore | None,
         others: Sequence[IInspectable],
@@ -110,6 +113,7 @@ class Node(Service):
         self.proxy = proxy
         self._gateways = gateways
         self._calls = calls
+        self.tables = tables
         self._dispatcher = dispatcher
         self.publications = publications
         self.cluster = cluster
@@ -117,10 +121,8 @@ class Node(Service):
             others = (*others, publications)
         if cluster is not None:
             others = (*others, *cluster.parts)
-        self._parts = [
-            IInspectable(part)
-            for part in (transport, transactions, store, proxy, gateways, calls, dispatcher, *others)
-        ]
+        parts = (transport, transactions, store, proxy, gateways, calls, tables, dispatcher, *others)
+        self._parts = [IInspectable(part) for part in parts]
         self._signal: Any = None
 
     def snapshot(self) -> dict[str, int | float]:
@@ -131,6 +133,16 @@ class Node(Service):
         for part in self._parts:
             numbers.update(part.snapshot())
         return numbers
+
+    def commands(self) -> dict[str, Callable[..., Any]]:
+        """
+        What operators can have the parts do (L{ICommands}).
+        """
+        found: dict[str, Callable[..., Any]] = {}
+        for part in self._parts:
+            if ICommands.providedBy(part):
+                found.update(part.commands())
+        return found
 
     def startService(self) -> None:
         """
@@ -172,6 +184,7 @@ class Node(Service):
         self._gateways.stop()
         self.proxy.stop()
         self._calls.stop()
+        self.tables.stop()
         self.store.stop()
         if self.publications is not None:
             self.publications.stop()
@@ -295,11 +308,30 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     )
     flows = transport.connections
     targets = BindingTargets(listeners, flows, resolver)
-    proxy = Proxy(reactor, transactions, resolver, targets, flows, listeners, ids, cookies, is_ours, config.timers.c)
+    hosts = {target.uri.host for group in config.gateways.values() for target in group.target}
+    trusted = TrustDomain(config.node.trusted, hosts)
+    proxy = Proxy(
+        reactor,
+        transactions,
+        resolver,
+        targets,
+        flows,
+        listeners,
+        ids,
+        cookies,
+        is_ours,
+        config.timers.c,
+        trusted=trusted,
+    )
     proxy.report_to(gateways)
     calls = CallRecords(reactor, now, config.calls, calls_path, getattr(policy, "call_finished", None))
     if calls_path or hasattr(policy, "call_finished"):
         proxy.watch_calls(calls)
+
+    own = listeners[0]
+    tables = Tables(
+        reactor, now, config.htables, f"{format_host(own.advertise_host)}:{own.advertise_port}", config.dmq.forget_after
+    )
 
     # what decides where a request goes
     others: list[Any] = []
@@ -324,6 +356,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
                 listeners,
                 domains,
                 store,
+                tables,
                 registrar,
                 transactions,
                 resolver,
@@ -339,6 +372,8 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     functions = NodeFunctions(domains, store, taker, proxy, gateways, authenticator, credentials)
     functions.publisher = publisher if cluster is None else cluster.publisher
 
+    functions.tables = tables
+
     def respond_to_source(request: Request, response: Response, source: Source) -> None:
         transactions.send_stateless(response, transport.response_target(request, source))
 
@@ -348,6 +383,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
         dispatcher.allow("PUBLISH")
     if cluster is not None:
         functions.dmq = cluster.functions
+        trusted.believe_nodes(cluster.is_from_node)
         if cluster.lookup is not None:
             functions.lookup_elsewhere = cluster.lookup.find
         dispatcher.deliver_to(flows, cluster.tokens.read)
@@ -368,6 +404,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
         proxy,
         gateways,
         calls,
+        tables,
         dispatcher,
         publications,
         others,

@@ -17,6 +17,10 @@ __all__ = [
     "SECURE_PORT",
     "Binding",
     "BindingChange",
+    "Cell",
+    "CellChange",
+    "CellRemoval",
+    "CellValue",
     "ChannelMessage",
     "ChannelReply",
     "ClusterNode",
@@ -391,3 +395,64 @@ class EventDocument(NamedTuple):
 
     content_type: str
     body: bytes
+
+
+CellValue = int | str
+"""
+What a cell of a shared table holds: a whole number of 32 bits with sign, or text, as Kamailio has it.
+"""
+
+
+class Cell(NamedTuple):
+    """
+    One cell of a shared table, or the memory that it was deleted.
+
+    @ivar table: the name of the table.
+    @ivar expires_at: seconds since the epoch, 0 for never; of a removed one: until when it is remembered.
+    @ivar last_modified: milliseconds since the epoch, never less than that of the cell it replaced plus one; a write
+        whose time nobody told has that very least number.
+    @ivar removed: this is a tombstone.
+    @ivar told_by: the node that changed it last, as in L{Binding}; empty: this one.
+    @ivar changed_at: when this node learnt of it, seconds since the epoch by its own clock.
+    """
+
+    table: str
+    key: str
+    value: CellValue
+    expires_at: float = 0
+    last_modified: int = 0
+    removed: bool = False
+    told_by: str = ""
+    changed_at: float = 0
+
+
+class CellChange(NamedTuple):
+    """
+    One cell that changed.
+
+    @ivar cell: as it is now; C{removed} for a deletion, C{expires_at} past for an expiry.
+    @ivar previous: as it was, a tombstone perhaps; L{None} if there was none.
+    """
+
+    cell: Cell
+    previous: Cell | None
+    origin: Origin
+
+
+class CellRemoval(NamedTuple):
+    """
+    All cells that match are removed: Kamailio's C{sht_rm_name_re} and its kin.
+
+    @ivar pattern: a regular expression (POSIX extended, ignoring case), or the beginning of what is removed.
+    @ivar is_regex: which of the two.
+    @ivar of_values: the values are looked at, those that are text; else the keys.
+    @ivar last_modified: milliseconds since the epoch: what was written later stays. 0: nobody told.
+    @ivar told_by: as of L{Cell}.
+    """
+
+    table: str
+    pattern: str
+    is_regex: bool
+    of_values: bool
+    last_modified: int = 0
+    told_by: str = ""

@@ -9,15 +9,17 @@ from typing import Any
 
 from zope.interface import implementer
 
+from sipdmq.core.cookies import RouteCookies
 from sipdmq.core.dispatch import Dispatcher
 from sipdmq.core.domains import Domains
 from sipdmq.core.functions import RoutedRequest
-from sipdmq.core.routes import RouteCookies, RouteVerdict
+from sipdmq.core.routes import RouteVerdict
 from sipdmq.errors import RequestRefused
 from sipdmq.interfaces.messages import IServerTransaction, ITransactionUser
 from sipdmq.interfaces.routing import IProxy, IRoutingPolicy
 from sipdmq.records import Source
 from sipdmq.sip.message import Request, Response, response_to
+from sipdmq.sip.uri import parse_sip_uri
 from tests.fakes import Events, RecordingUser, TransactionTestCase, make_ids, pump, request, statuses
 
 __all__ = ["DispatchTestCase", "FakePolicy", "FakeProxy", "PolicyTestCase"]
@@ -73,7 +75,7 @@ class FakePolicy:
 
 class DispatchTestCase(TransactionTestCase):
     """
-    @ivar cookie_uri: of a Record-Route that vouches for the dialog of Call-ID c1 and From tag f1.
+    @ivar cookie_uri: the caller's Record-Route for the dialog with bob of Call-ID c1 and From tag f1.
     """
 
     def setUp(self) -> None:
@@ -83,7 +85,8 @@ class DispatchTestCase(TransactionTestCase):
             self.layer.send_stateless(response, self.transport.response_target(request, source))
 
         cookies = RouteCookies(b"k" * 32)
-        self.cookie_uri = f"sip:192.0.2.1;lr;c={cookies.make('c1', 'f1')}"
+        mark = cookies.mark(parse_sip_uri("sip:bob@198.51.100.20"))
+        self.cookie_uri = f"sip:192.0.2.1;lr;c={cookies.make('c1', 'f1', mark, is_callers=True)}"
         self.policy = FakePolicy()
         self.proxy = FakeProxy(self.events)
         self.domains = Domains(("example.org",), {}, [("192.0.2.1", 5060)])

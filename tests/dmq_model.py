@@ -195,7 +195,7 @@ class OurNode:
                 return
             if isinstance(other, OurNode):
                 self._act(self.list.hello(self._network.now, name, "sipdmq 0.1.0"))
-                other._act(other.list.hello(self._network.now, self.name, "sipdmq 0.1.0"))
+                other._act(other.list.hello_heard(self._network.now, self.name))
             else:
                 self._act(self.list.no_hello(self._network.now, name))
 

@@ -4,12 +4,21 @@ Whole nodes on one memory network: what one sends arrives at the other that list
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.config import AuthConfig, DMQConfig, NodeConfig, NodeSection, PresenceConfig, UsrlocConfig
+from sipdmq.config import (
+    AuthConfig,
+    DMQConfig,
+    HtableConfig,
+    NodeConfig,
+    NodeSection,
+    PresenceConfig,
+    UsrlocConfig,
+)
 from sipdmq.records import Listener, Protocol
 from sipdmq.sip.message import Message, Request
 from sipdmq.sip.parser import parse_message
@@ -53,20 +62,26 @@ class DMQNetwork:
         usrloc: bool = False,
         users: str = "",
         presence: PresenceConfig | None = None,
+        addresses: Sequence[str] = (),
+        hosts: bytes = b"/dev/null",
+        sections: Mapping[str, Any] | None = None,
+        htables: Mapping[str, HtableConfig] | None = None,
         **keys: Any,
     ) -> MemoryNode:
         """
         A node that joins through others.
 
         @param users: the path of a file of users: then passwords are asked for.
+        @param addresses: URIs of more nodes to join through.
+        @param hosts: as for L{MemoryNode}.
+        @param sections: of the configuration, in place of the usual ones.
+        @param htables: tables by name.
         @param keys: of C{[dmq]}.
         """
         host = address(number)
-        dmq = DMQConfig(
-            server_address=parse_sip_uri(f"sip:{host}:5060"),
-            notification_address=tuple(parse_sip_uri(f"sip:{address(each)}:5060") for each in peers),
-            **keys,
-        )
+        joined = (*(f"sip:{address(each)}:5060" for each in peers), *addresses)
+        keys.setdefault("server_address", parse_sip_uri(f"sip:{host}:5060"))
+        dmq = DMQConfig(notification_address=tuple(map(parse_sip_uri, joined)), **keys)
         listen = tuple(Listener(protocol, host, 5060, host, 5060) for protocol in (Protocol.UDP, Protocol.TCP))
         config = NodeConfig(
             node=NodeSection(listen),
@@ -74,10 +89,12 @@ class DMQNetwork:
             dmq=dmq,
             usrloc=replace(UsrlocConfig(), enable=usrloc),
             presence=presence or PresenceConfig(),
+            htables=htables or {},
         )
+        config = replace(config, **(sections or {}))
         if policy is not None:
             self._case.patch(_composition(), "load_policy", lambda config: policy)
-        node = self.nodes[host] = MemoryNode(self._case, config)
+        node = self.nodes[host] = MemoryNode(self._case, config, hosts)
         return node
 
     def deliver(self) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 
 __all__ = ["Link", "fields_of"]
 
@@ -26,12 +27,17 @@ class Link:
     A socket to the node, opened again whenever the node has closed it.
 
     @ivar address: its own, host and port.
-    @ivar protocol: C{udp} or C{tcp}.
+    @ivar protocol: C{udp}, C{tcp} or C{tls}.
     """
 
-    def __init__(self, node: tuple[str, int], protocol: str) -> None:
+    def __init__(self, node: tuple[str, int], protocol: str, tls: ssl.SSLContext | None = None) -> None:
+        """
+        @param node: its host, and the port for that protocol.
+        @param tls: needed for C{tls}.
+        """
         self.protocol = protocol
         self._node = node
+        self._tls = tls
         self._buffer = b""
         self._socket: socket.socket | None = None
         self.address = (node[0], 0)
@@ -39,7 +45,7 @@ class Link:
 
     def open(self) -> None:
         """
-        Open it; over TCP from another port than before.
+        Open it; a stream from another port than before.
         """
         self.close()
         self._buffer = b""
@@ -50,6 +56,10 @@ class Link:
         else:
             opened = socket.create_connection(self._node, 5, (self._node[0], 0))
             opened.settimeout(1)
+            if self._tls is not None:
+                opened.settimeout(5)
+                opened = self._tls.wrap_socket(opened, server_hostname=self._node[0])
+                opened.settimeout(1)
         self._socket = opened
         self.address = opened.getsockname()
 
@@ -102,7 +112,7 @@ class Link:
                 else:
                     self.close()
                     break
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             opened.settimeout(1)
         except OSError:
             self.close()

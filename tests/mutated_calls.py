@@ -1,6 +1,6 @@
 """
 Running calls through a node, whose two sides damage what they say: requests and responses, inside and outside of
-dialogs, over UDP and TCP. The same for the same seed, as far as the node answers the same.
+dialogs, over UDP, TCP and TLS. The same for the same seed, as far as the node answers the same.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ class Side:
             self.sent[message.startswith(b"SIP/")] += 1
             self._last = message
             message = damaged
-        is_lost = is_bad and self.link.protocol == "tcp" and self._chance.random() < 0.2
-        if is_bad and self.link.protocol == "tcp" and not is_lost:
+        is_lost = is_bad and self.link.protocol != "udp" and self._chance.random() < 0.2
+        if is_bad and self.link.protocol != "udp" and not is_lost:
             message = _framed(message)
         self.link.send(message)
         if is_lost:  # nobody can tell where the next message would begin
@@ -257,7 +257,7 @@ class Caller(Side):
         Lose the connection, and all calls with it.
         """
         self._calls.clear()
-        if self.link.protocol == "tcp":
+        if self.link.protocol != "udp":
             self.link.close()
 
 
@@ -351,7 +351,7 @@ class Callee(Side):
         """
         Lose the connection; register over another one.
         """
-        if self.link.protocol == "tcp":
+        if self.link.protocol != "udp":
             self.link.close()
         self._open.clear()
         self._dialogs.clear()

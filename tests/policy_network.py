@@ -5,13 +5,14 @@ A whole node, authentication on, between phones that a test plays: alice and bob
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq import node as composition
-from sipdmq.config import AuthConfig, NodeConfig, NodeSection, PresenceConfig
+from sipdmq.config import AuthConfig, GatewayConfig, NodeConfig, NodeSection, PresenceConfig
 from sipdmq.records import Listener
 from sipdmq.sip.message import Request, Response, response_to
 from sipdmq.sip.parser import parse_message
@@ -57,6 +58,8 @@ class PolicyTestCase(SynchronousTestCase):
     listeners: tuple[Listener, ...] = (UDP, TCP)
     policy: Any = None
     presence = PresenceConfig()
+    trusted: tuple[Any, ...] = ()
+    gateways: Mapping[str, GatewayConfig] = {}
 
     def setUp(self) -> None:
         folder = Path(self.mktemp())
@@ -64,7 +67,8 @@ class PolicyTestCase(SynchronousTestCase):
         write_users(folder / "users", "alice@example.org", "bob@example.org", "a b@example.org")
         config = NodeConfig(
             str(folder / "node.ini"),
-            node=NodeSection(listen=self.listeners, domains=self.domains),
+            node=NodeSection(listen=self.listeners, domains=self.domains, trusted=self.trusted),
+            gateways=self.gateways,
             auth=AuthConfig(enable=self.is_guarded, algorithms=self.algorithms),
             presence=self.presence,
         )
@@ -162,12 +166,19 @@ class PolicyTestCase(SynchronousTestCase):
         given = {"from_": "<sip:carol@elsewhere.example>;tag=f1", **changes}
         return self.ask("INVITE", given.pop("uri", "sip:bob@example.org"), CAROL, user="carol", **given)
 
-    def reply(self, sent: Sent, status: int, source: tuple[str, int] = BOB, to_tag: str = "t1") -> Sent:
+    def reply(
+        self,
+        sent: Sent,
+        status: int,
+        source: tuple[str, int] = BOB,
+        to_tag: str = "t1",
+        contact: str = f"sip:bob@{BOB[0]}",
+    ) -> Sent:
         """
         A phone answers the request that it was just sent.
         """
         (request,) = (message for message, address in sent if isinstance(message, Request) and address == source)
-        response = response_to(request, status, to_tag if status > 100 else "", [("Contact", f"<sip:bob@{BOB[0]}>")])
+        response = response_to(request, status, to_tag if status > 100 else "", [("Contact", f"<{contact}>")])
         for value in request.headers.get_all("record-route"):
             response.headers.add("Record-Route", value)
         return self.receive(format_message(response), source)

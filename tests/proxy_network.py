@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from sipdmq.core import refuse
-from sipdmq.core.routes import RouteCookies, RouteVerdict, preprocess
+from sipdmq.core.cookies import RouteCookies
+from sipdmq.core.routes import RouteVerdict, preprocess
 from sipdmq.core.targets import BindingTargets
 from sipdmq.errors import ParseError, RequestRefused, UnreachableError
 from sipdmq.interfaces.messages import IFlows, IServerTransaction, ITargetResolver, ITransactionUser
@@ -116,6 +117,9 @@ class RecordingCalls:
 
     def call_answered(self, request: Request, response: Response) -> None:
         self.events.append(("answered", response.status))
+
+    def ack_relayed(self, request: Request) -> None:
+        self.events.append(("ack", request.method))
 
     def call_failed(self, request: Request, status: int) -> None:
         self.events.append(("failed", status))

@@ -1,6 +1,6 @@
 """
-A running node under thousands of bad messages, single ones and such in running calls: it goes on answering, logs no
-traceback, and forgets them all.
+A running node under thousands of bad messages over UDP, TCP and TLS, single ones and such in running calls: it goes on
+answering, logs no traceback, and forgets them all.
 
 C{python -m tests.soak [--seed N] [--messages 10000]}; C{make soak} calls it. Prints its seed, so that a run can be
 repeated, and every number that it judged. Exit status 1 when one of them is wrong.
@@ -13,6 +13,7 @@ import itertools
 import os
 import random
 import signal
+import ssl
 import sys
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.digest_client import DigestClient, hash_of
+from tests.interop.certificates import write_authority, write_pair
 from tests.interop.programs import NodeProcess, ProgramFailed
 from tests.link import Link
 from tests.mutated_calls import Callee, Caller
@@ -50,7 +52,8 @@ MUST_BE_EMPTY = (
 MUST_BE_ZERO = ("calls.records_lost", "policy.broken")
 """What may not happen at all."""
 
-PASSWORDS = {"alice": "alice-secret", "bob": "bob-secret", "carol": "carol-secret"}
+PASSWORDS = {name: f"{name}-secret" for name in ("alice", "bob", "carol", "erin")}
+TLS_PORT = 5061
 QUIET = 35.0
 """Seconds after the last message until the node must have forgotten everything."""
 
@@ -127,7 +130,11 @@ class Soak:
         @param warm_up: seconds to wait between the two rounds.
         """
         settings = {name: dict(keys) for name, keys in SETTINGS.items()}
-        settings["node"] = {"domains": f"example.com localhost {host}"}
+        settings["node"] = {
+            "domains": f"example.com localhost {host}",
+            "listen": f"udp:{host}:5060\n    tcp:{host}:5060\n    tls:{host}:{TLS_PORT}",
+        }
+        settings["tls"] = {"certificate": "node.pem", "private_key": "node.key", "ca_list": "ca.pem"}
         if is_guarded:
             settings["auth"] = {"enable": "yes", "users": "users", "nonce_lifetime": "20"}
         self.node = NodeProcess(host, settings=settings)
@@ -136,7 +143,10 @@ class Soak:
             for user, password in PASSWORDS.items()
             for domain in ("example.com", "localhost")
         ]
-        (self.node.directory / "users").write_text("".join(lines))
+        folder = self.node.directory
+        (folder / "users").write_text("".join(lines))
+        write_pair(folder, "node", write_authority(folder), addresses=(host,))
+        self._tls = ssl.create_default_context(cafile=str(folder / "ca.pem"))
         self._warm_up = warm_up
         self._random = random.Random(seed)
         self._mutations = Mutations(seed, host)
@@ -170,16 +180,19 @@ class Soak:
         """
         A phone of our own, and who calls it: one who has a password, and a stranger.
         """
-        node = (self.node.host, self.node.port)
+        host, port = self.node.host, self.node.port
         uri = f"sip:{callee}@example.com"
+
+        def link(protocol: str) -> Link:
+            return Link((host, TLS_PORT), protocol, self._tls) if protocol == "tls" else Link((host, port), protocol)
 
         def digest(user: str) -> DigestClient:
             return DigestClient(user, PASSWORDS[user], cnonce=f"{self._random.randrange(2**32):08x}")
 
         return (
-            Callee(Link(node, protocol), self._random, callee, "example.com", digest(callee)),
-            Caller(Link(node, "udp"), self._random, "alice", "example.com", digest("alice"), uri),
-            Caller(Link(node, protocol), self._random, "dave", "elsewhere.invalid", None, uri),
+            Callee(link(protocol), self._random, callee, "example.com", digest(callee)),
+            Caller(link("udp"), self._random, "alice", "example.com", digest("alice"), uri),
+            Caller(link(protocol), self._random, "dave", "elsewhere.invalid", None, uri),
         )
 
     def _round(self, messages: int) -> None:
@@ -187,8 +200,9 @@ class Soak:
         @param messages: as many single ones, and as many in calls.
         """
         result = self._result
-        strangers = Strangers((self.node.host, self.node.port), self._mutations, self._random)
-        groups = [self._peers("udp", "bob"), self._peers("tcp", "carol")]
+        node = (self.node.host, self.node.port)
+        strangers = Strangers(node, self._mutations, self._random, TLS_PORT, self._tls)
+        groups = [self._peers("udp", "bob"), self._peers("tcp", "carol"), self._peers("tls", "erin")]
         callees = [group[0] for group in groups]
         sides = [side for group in groups for side in (group[0], *group)]  # callees have twice as much to say
         links = {side.link: side for side in sides}

@@ -1,5 +1,5 @@
 """
-Those who send a node single bad messages that belong to nothing, over UDP and TCP.
+Those who send a node single bad messages that belong to nothing, over UDP, TCP and TLS.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 import re
 import socket
+import ssl
 from collections import Counter
 
 from tests.mutations import Mutations
@@ -24,7 +25,19 @@ class Strangers:
     @ivar answers: how many answers there were, by status code.
     """
 
-    def __init__(self, node: tuple[str, int], mutations: Mutations, chance: random.Random) -> None:
+    def __init__(
+        self,
+        node: tuple[str, int],
+        mutations: Mutations,
+        chance: random.Random,
+        tls_port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """
+        @param tls: every other connection is over TLS, to C{tls_port}; L{None}: none is.
+        """
+        self._tls_port = tls_port
+        self._tls = tls
         self.answers: Counter[str] = Counter()
         self._node = node
         self._mutations = mutations
@@ -64,9 +77,7 @@ class Strangers:
     def _send_by_stream(self, message: bytes) -> None:
         streams = self._streams
         if len(streams) < MAX_STREAMS:
-            stream = socket.create_connection(self._node, 5)
-            stream.settimeout(1)
-            streams.append(stream)
+            streams.append(self._open())
         stream = self._random.choice(streams)
         try:
             cut = self._random.randrange(len(message) + 1)
@@ -81,6 +92,15 @@ class Strangers:
             stream.close()
             streams.remove(stream)
 
+    def _open(self) -> socket.socket:
+        if self._tls is None or self._random.random() < 0.5:
+            stream = socket.create_connection(self._node, 5)
+        else:
+            host = self._node[0]
+            stream = self._tls.wrap_socket(socket.create_connection((host, self._tls_port), 5), server_hostname=host)
+        stream.settimeout(1)
+        return stream
+
     def _count_answers(self, opened: socket.socket) -> None:
         """
         @raise EOFError: the peer has closed the stream.
@@ -92,7 +112,7 @@ class Strangers:
                 if not data and opened.type == socket.SOCK_STREAM:
                     raise EOFError
                 self.answers.update(code.decode() for code in STATUS.findall(data))
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             pass
         finally:
             if opened.type == socket.SOCK_STREAM:

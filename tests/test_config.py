@@ -12,7 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq import config
-from sipdmq.config import AuthConfig, GatewayConfig, LimitsConfig, NodeConfig
+from sipdmq.config import AuthConfig, GatewayConfig, HtableConfig, LimitsConfig, NodeConfig
 from sipdmq.errors import ConfigError
 from sipdmq.records import Listener, Protocol
 
@@ -20,7 +20,7 @@ EXAMPLE = Path(__file__).parents[1] / "etc" / "node.ini"
 SECTIONS = {
     each.name: type(getattr(NodeConfig(), each.name))
     for each in fields(NodeConfig)
-    if each.name not in ("path", "gateways", "tls_domains")
+    if each.name not in ("path", "gateways", "htables", "tls_domains")
 }
 
 
@@ -79,7 +79,8 @@ class KeyTests(ConfigTestCase):
         ("auth", "nonce_lifetime", 1.0, 300.0),
     )  # fmt: skip
     OTHERS = (
-        ("node", "listen"), ("node", "domains"), ("node", "aliases"), ("node", "policy"), ("dns", "servers"),
+        ("node", "listen"), ("node", "domains"), ("node", "aliases"), ("node", "policy"), ("node", "trusted"),
+        ("dns", "servers"),
         ("calls", "record_file"),
         ("auth", "enable"), ("auth", "algorithms"), ("auth", "secret"), ("auth", "users"),
         ("tls", "certificate"), ("tls", "private_key"), ("tls", "ca_list"), ("tls", "minimum_version"),
@@ -88,7 +89,7 @@ class KeyTests(ConfigTestCase):
 
     def test_the_tables_are_complete(self) -> None:
         tested = {(section, key) for section, key, *_ in (*self.WHOLE, *self.SECONDS, *self.OTHERS)}
-        elsewhere = ("dmq", "usrloc", "presence")  # test_config_dmq and so on
+        elsewhere = ("dialog", "dmq", "presence", "usrloc")  # test_config_dialog and so on
         self.assertEqual(
             tested,
             {(name, key.name) for name, each in SECTIONS.items() if name not in elsewhere for key in fields(each)},
@@ -106,6 +107,14 @@ class KeyTests(ConfigTestCase):
                     self.refused(f"[{section}]\n{key} = {value}\n"),
                     rf"^\[{section}\] {key}: '{re.escape(value)}': must be a whole number from \d+ to \d+$",
                 )
+
+    def test_networks(self) -> None:
+        self.assertEqual(self.read("node", "trusted", ""), ())
+        given = "192.0.2.1 198.51.100.0/24 2001:db8::/32"
+        read = self.read("node", "trusted", given)
+        self.assertEqual([str(each) for each in read], ["192.0.2.1/32", "198.51.100.0/24", "2001:db8::/32"])
+        for value in ("gw.example.net", "192.0.2.1/24", "192.0.2.0/33", "192.0.2.1:5060"):
+            self.assertIn("must be an address or a network", self.refused(f"[node]\ntrusted = {value}\n"))
 
     def test_just_out_of_range(self) -> None:
         for section, key, value, limits in (
@@ -264,7 +273,7 @@ class FileTests(ConfigTestCase):
     def test_unknown_section(self) -> None:
         self.assertEqual(
             self.refused("[nodes]\n"),
-            f"[nodes]: unknown section; the sections are {', '.join(SECTIONS)}, gateway NAME, tls DOMAIN",
+            f"[nodes]: unknown section; the sections are {', '.join(SECTIONS)}, gateway NAME, htable NAME, tls DOMAIN",
         )
         self.assertIn("unknown section", self.refused("[DEFAULT]\nt1 = 1\n"))
 
@@ -303,10 +312,11 @@ class ExampleTests(ConfigTestCase):
         """
         A setting has its C{#} at the line's begin, explanations have a space behind it.
         """
-        text = re.sub(r"(?m)^#(?=[a-z0-9_]+ =|    \S|\[gateway )(?!     )", "", EXAMPLE.read_text())
+        text = re.sub(r"(?m)^#(?=[a-z0-9_]+ =|    \S|\[(?:gateway|htable) )(?!     )", "", EXAMPLE.read_text())
         loaded = self.load(text)
         shipped = NodeConfig(auth=AuthConfig(enable=True))
-        self.assertEqual(replace(loaded, path=NodeConfig().path, gateways={}), shipped)
+        self.assertEqual(replace(loaded, path=NodeConfig().path, gateways={}, htables={}), shipped)
+        self.assertEqual(loaded.htables, {"example": HtableConfig()})
         (gateway,) = loaded.gateways.values()
         self.assertEqual(replace(gateway, target=()), GatewayConfig())
 
@@ -318,7 +328,7 @@ class ExampleTests(ConfigTestCase):
                 section = match.group(1)
             elif match := re.match(r"#?([a-z0-9_]+) =", line):
                 named.add((section, match.group(1)))
-        sections = {**SECTIONS, "gateway": GatewayConfig}
+        sections = {**SECTIONS, "gateway": GatewayConfig, "htable": HtableConfig}
         self.assertEqual(named, {(name, key.name) for name, kind in sections.items() for key in fields(kind)})
 
     def test_each_key_has_a_comment_above(self) -> None:

@@ -16,7 +16,7 @@ from sipdmq.config import AuthConfig
 from sipdmq.core.auth import Authenticator
 from sipdmq.core.domains import Domains
 from sipdmq.core.keys import derive_key
-from sipdmq.errors import RequestRefused
+from sipdmq.errors import RequestRefused, WrongCredentials
 from sipdmq.interfaces.credentials import ICredentialStore
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.sip.message import Request
@@ -240,6 +240,12 @@ class WrongTests(AuthTestCase):
         ha2 = hash_of("MD5", f"REGISTER:sip:{REALM}")
         response = hash_of("MD5", f"{'0' * 32}:{challenge['nonce']}:00000001:{self.client.cnonce}:auth:{ha2}")
         self.assert_challenge(self.failure(self.register(f'{value}, response="{response}"')), stale=False)
+
+    def test_a_wrong_answer_can_be_told_from_none(self) -> None:
+        self.client.password = "wrong"
+        answered = self.register(self.challenged().credentials("REGISTER", f"sip:{REALM}"))
+        self.assertIsInstance(self.failure(answered), WrongCredentials)
+        self.assertNotIsInstance(self.refusal(self.register()), WrongCredentials)
 
     def test_wrong_ones_leave_nothing_behind(self) -> None:
         self.client.password = "wrong"

@@ -8,10 +8,11 @@ from __future__ import annotations
 from random import Random
 
 from sipdmq.core.auth import AMPLIFICATION
-from sipdmq.records import Protocol, Source
+from sipdmq.sip.message import Request, response_to
 from sipdmq.sip.parser import parse_message
-from tests.fakes import UDP, request_bytes
-from tests.policy_network import BOB, CAROL, NODE, STRANGER, PolicyTestCase, Sent
+from sipdmq.sip.writer import format_message
+from tests.fakes import request_bytes
+from tests.policy_network import BOB, NODE, STRANGER, PolicyTestCase, Sent
 
 VICTIM = ("203.0.113.99", 5060)
 TARGET = f"sip:victim@{VICTIM[0]}"
@@ -110,80 +111,6 @@ class OpenRelayTests(AttackTestCase):
         self.assertEqual(self.number("location.bindings"), 1)
 
 
-class DialogTests(AttackTestCase):
-    """
-    Within a dialog nobody is asked for a password, if our Record-Route vouches for it.
-    """
-
-    def setUp(self) -> None:
-        super().setUp()
-        invite = self.invite_from_stranger(call_id="call-1")
-        self.reply(invite, 200)
-        self.cookie = self.cookie_of(invite)
-
-    def within(self, method: str, **changes: object) -> Sent:
-        given = {
-            "from_": "<sip:carol@elsewhere.example>;tag=f1",
-            "to": "<sip:bob@example.org>;tag=t1",
-            "call_id": "call-1",
-            "cseq": f"2 {method}",
-            "headers": [f"Route: <{self.cookie}>"],
-            **changes,
-        }
-        return self.ask(method, f"sip:bob@{BOB[0]}", CAROL, user="carol", **given)
-
-    def test_it_is_followed_without_a_challenge(self) -> None:
-        for method in ("ACK", "INFO", "UPDATE", "BYE", "NEW"):
-            sent = self.within(method)
-            self.assert_relayed(sent, BOB, method)
-
-    def test_from_the_other_side_too(self) -> None:
-        """
-        Bob is ours, and hangs up without a password.
-        """
-        sent = self.ask(
-            "BYE", f"sip:carol@{CAROL[0]}", BOB, user="bob", call_id="call-1", headers=[f"Route: <{self.cookie}>"],
-            from_="<sip:bob@example.org>;tag=t1", to="<sip:carol@elsewhere.example>;tag=f1",
-        )  # fmt: skip
-        self.assert_relayed(sent, CAROL, "BYE")
-
-    def test_the_cookie_is_of_this_dialog_alone(self) -> None:
-        for changes in (
-            {"call_id": "call-2"},
-            {"from_": "<sip:carol@elsewhere.example>;tag=f2"},
-            {"to": "<sip:bob@example.org>"},
-            {"headers": [f"Route: <{self.cookie}x>"]},
-            {"headers": [f"Route: <{self.cookie[:-1]}>"]},
-            {"headers": [f"Route: <{self.cookie.replace('sip:', 'sip:u@')}>"]},
-            {"headers": [f"Route: <{self.cookie.replace(';lr', '')}>"]},
-            {"headers": [f"Route: <sip:{NODE};lr>, <{self.cookie}>"]},
-            {"headers": [f"Route: <sip:{VICTIM[0]};lr>, <{self.cookie}>"]},
-            {"headers": []},
-        ):
-            self.assert_refused(self.within("INFO", **changes), 403, CAROL)
-
-    def test_a_registration_in_a_dialog_is_asked_for_its_password(self) -> None:
-        sent = self.ask(
-            "REGISTER", "sip:example.org", CAROL, call_id="call-1", headers=[f"Route: <{self.cookie}>"],
-            from_="<sip:carol@elsewhere.example>;tag=f1", to="<sip:alice@example.org>;tag=t1",
-        )  # fmt: skip
-        self.assert_refused(sent, 401, CAROL)
-
-    def test_a_lost_response_of_what_was_not_relayed(self) -> None:
-        """
-        The connection breaks before the refusal, or the registration's answer, is gone: nobody minds.
-        """
-        transactions = self.memory.node.transactions
-        for data in (
-            self.build("INVITE", "sip:nobody@example.org", CAROL, from_="<sip:c@elsewhere.example>;tag=1"),
-            self.build("REGISTER", "sip:example.org", CAROL, to="<sip:alice@example.org>"),
-        ):
-            self.receive(data, CAROL)
-            source = Source(Protocol.UDP, *CAROL, UDP)
-            transactions.transport_failed(transactions.transport.response_target(parse_message(data), source), "gone")
-        self.assertEqual(self.flushLoggedErrors(), [])
-
-
 class AmplificationTests(AttackTestCase):
     """
     Who writes another's address into his datagrams gets him less than three times as much as he sends: refusals and
@@ -249,6 +176,67 @@ class AmplificationTests(AttackTestCase):
         for method in ("INVITE", "REGISTER", "MESSAGE"):
             self.attack(method, "sip:nobody@example.org", from_="<sip:alice@example.org>;tag=1")
         self.assertEqual(self.pump(40), [])
+
+    def final_response(self, status: int, padding: int, size: int) -> tuple[list[int], int]:
+        """
+        A stranger's INVITE to bob, who answers it with a final response; nobody acknowledges that.
+
+        @param padding: characters of a header of the response.
+        @param size: of the INVITE.
+        @return: the final responses that were sent within 40 s, by size, and all bytes that were.
+        """
+        headers = ["Contact: <sip:m@elsewhere.example>", f"Subject: {'x' * padding}"]
+        invite = self.build(
+            "INVITE", "sip:bob@example.org", STRANGER, from_="<sip:m@elsewhere.example>;tag=m1", headers=headers[:1],
+            call_id=f"{status}x{padding}x{size}",
+        )  # fmt: skip
+        invite = invite.replace(b"\r\n\r\n", b"\r\nSubject: %s\r\n\r\n" % (b"x" * (size - len(invite) - 11)), 1)
+        self.assertEqual(len(invite), size)
+        sent = self.memory.receive(invite, *STRANGER)
+        (data,) = (data for data, address in sent if address == BOB)
+        request = parse_message(data)
+        assert isinstance(request, Request)
+        sent += self.memory.receive(format_message(response_to(request, 180, "t1")), *BOB)
+        response = response_to(request, status, "t1", [("Subject", "x" * padding)])
+        sent += self.memory.receive(format_message(response), *BOB)
+        self.memory.take_sent()
+        self.memory.reactor.pump([0.25] * 160)
+        sent += self.memory.take_sent()
+        mine = [data for data, address in sent if address == STRANGER]
+        finals = [len(data) for data in mine if data.startswith(b"SIP/2.0 %d" % status)]
+        return finals, sum(map(len, mine))
+
+    def test_a_refusal_of_whom_he_called(self) -> None:
+        """
+        It is shortened if it must be, and repeated as long as there is room: to a caller who is there it arrives.
+        """
+        for padding in (0, 300, 2000):
+            for size in (400, 500, 900):
+                finals, total = self.final_response(486, padding, size)
+                self.assertLess(total, AMPLIFICATION * size, (padding, size))
+                self.assertGreater(len(finals), 0, (padding, size))
+        finals, _ = self.final_response(603, 300, 1200)
+        self.assertGreater(len(finals), 2)
+        self.assertGreater(finals[0], 500)  # as bob wrote it
+
+    def test_who_asks_again_is_answered_again(self) -> None:
+        """
+        Each copy of the INVITE counts: this is how a lost answer is asked for.
+        """
+        invite = self.build("INVITE", "sip:bob@example.org", STRANGER, from_="<sip:m@elsewhere.example>;tag=m1")
+        sent = self.receive(invite, STRANGER)
+        self.reply(sent, 486)
+        self.pump(20)
+        for _ in range(3):
+            self.assertEqual(self.answers(self.receive(invite, STRANGER), STRANGER), [486])
+
+    def test_a_proven_caller_gets_all(self) -> None:
+        """
+        Alice has shown her password.
+        """
+        sent = self.ask_with_password("INVITE", "sip:bob@example.org")
+        self.reply(sent, 486)
+        self.assertGreater(len(self.pump(31)), 7)
 
     def test_what_is_no_request_at_all(self) -> None:
         for data in (b"\r\n\r\n", b"x", b"INVITE", b"INVITE sip:a SIP/2.0\r\n\r\n", b"SIP/2.0 200 OK\r\n\r\n"):

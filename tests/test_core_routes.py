@@ -4,13 +4,24 @@ Route information preprocessing (RFC 3261 §16.4) and the cookies of Record-Rout
 
 from __future__ import annotations
 
+import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.core.routes import RouteCookies, RouteVerdict, Side, contact_mark, preprocess, record_route_uri
+from sipdmq.core.cookies import (
+    MAX_MOVES,
+    DialogSide,
+    RouteCookies,
+    Side,
+    contact_mark,
+    record_route_heads,
+    record_route_uri,
+)
+from sipdmq.core.routes import RouteVerdict, face_caller, preprocess
 from sipdmq.errors import ParseError
+from sipdmq.sip.message import response_to
 from sipdmq.sip.uri import parse_sip_uri
 from tests.fakes import request
 from tests.proxy_network import KEY, is_ours
@@ -41,11 +52,22 @@ class RoutesTestCase(SynchronousTestCase):
         self.assertEqual(list(given.headers), before)
         return verdict
 
-    def ours(self, caller: Side | None = None, callee: Side | None = None, protocol: str = "UDP") -> str:
+    def ours(
+        self,
+        caller: Side | None = None,
+        callee: Side | None = None,
+        protocol: str = "UDP",
+        is_callers: bool = True,
+        ahead: str = "sip:bob@10.0.0.2:5062",
+    ) -> str:
         """
         A Record-Route of ours for the dialog c1, begun with From tag f1.
+
+        @param ahead: where it leads.
         """
-        return record_route_uri(f"{protocol} 192.0.2.1:5060", self.cookies.make("c1", "f1", caller, callee))
+        mark = self.cookies.mark(parse_sip_uri(ahead))
+        cookie = self.cookies.make("c1", "f1", mark, caller, callee, is_callers)
+        return record_route_uri(f"{protocol} 192.0.2.1:5060", cookie)
 
 
 class RouteTests(RoutesTestCase):
@@ -115,7 +137,8 @@ class StrictRouterTests(RoutesTestCase):
     """
 
     def test_undone(self) -> None:
-        verdict = self.run_on("<sip:p2.example.net;lr>", "<sip:bob@10.0.0.2:5062>", uri=self.ours()[1:-1])
+        uri = self.ours(ahead="sip:p2.example.net")[1:-1]
+        verdict = self.run_on("<sip:p2.example.net;lr>", "<sip:bob@10.0.0.2:5062>", uri=uri)
         self.assertTrue(verdict.was_ours and verdict.is_in_dialog)
         self.assertEqual(verdict.request.uri_text, "sip:bob@10.0.0.2:5062")
         self.assertEqual(verdict.request.headers.get_all("route"), ["<sip:p2.example.net;lr>"])
@@ -146,7 +169,7 @@ class DialogTests(RoutesTestCase):
         self.assertTrue(verdict.is_in_dialog and verdict.is_from_caller)
 
     def test_from_the_callee(self) -> None:
-        verdict = self.run_on(self.ours(), tags="t1 f1")
+        verdict = self.run_on(self.ours(is_callers=False), tags="t1 f1")
         self.assertTrue(verdict.is_in_dialog)
         self.assertFalse(verdict.is_from_caller)
 
@@ -174,7 +197,7 @@ class DialogTests(RoutesTestCase):
             forged = raw[:at] + bytes((raw[at] ^ 1,)) + raw[at + 1 :]
             text = urlsafe_b64encode(forged).rstrip(b"=").decode()
             self.assertFalse(self.run_on(route.replace(cookie, text)).is_in_dialog)
-        for text in ("", "x", cookie[:-1], cookie[:14], cookie + "A", "A" * 99, "A" * 14, "A" * 101, "%41" * 10):
+        for text in ("", "x", cookie[:-1], cookie[:22], cookie + "A", "A" * 99, "A" * 22, "A" * 101, "%41" * 10):
             self.assertFalse(self.run_on(route.replace(cookie, text)).is_in_dialog)
 
     def test_not_where_a_user_or_no_lr_shows_that_it_is_not_what_we_wrote(self) -> None:
@@ -188,7 +211,7 @@ class DialogTests(RoutesTestCase):
         self.assertFalse(self.run_on("<sip:p2.example.net;lr>", self.ours()).is_in_dialog)
 
     def test_an_empty_from_tag(self) -> None:
-        cookie = self.cookies.make("c1", "")
+        cookie = self.cookies.make("c1", "")  # the callee's
         opened = self.cookies.read(cookie, "c1", "t1", "")
         assert opened is not None
         self.assertFalse(opened.is_from_caller)
@@ -200,26 +223,35 @@ class SideTests(RoutesTestCase):
     """
 
     def test_each_direction_has_its_own(self) -> None:
-        route = self.ours(CALLER, CALLEE)
-        self.assertEqual(self.run_on(route).side, CALLEE)
-        self.assertEqual(self.run_on(route, tags="t1 f1").side, CALLER)
+        self.assertEqual(self.run_on(self.ours(CALLER, CALLEE)).side, CALLEE)
+        self.assertEqual(self.run_on(self.ours(CALLER, CALLEE, is_callers=False), tags="t1 f1").side, CALLER)
 
     def test_of_a_double_record_route_the_last_one_faces_the_next_hop(self) -> None:
         inward, outward = self.ours(CALLER, None, "TCP"), self.ours(None, CALLEE)
         verdict = self.run_on(inward, outward)
         self.assertEqual(verdict.side, CALLEE)
+        inward, outward = (
+            self.ours(CALLER, None, "TCP", is_callers=False),
+            self.ours(None, CALLEE, is_callers=False),
+        )
         verdict = self.run_on(outward, inward, tags="t1 f1")
         self.assertEqual(verdict.side, CALLER)
         assert verdict.facing is not None
         self.assertEqual(verdict.facing.params["transport"], "tcp")
 
     def test_not_while_a_route_is_left(self) -> None:
-        self.assertIsNone(self.run_on(self.ours(CALLER, CALLEE), "<sip:p2.example.net;lr>").side)
+        route = self.ours(CALLER, CALLEE, ahead="sip:p2.example.net")
+        verdict = self.run_on(route, "<sip:p2.example.net;lr>")
+        self.assertTrue(verdict.is_in_dialog)
+        self.assertIsNone(verdict.side)
 
     def test_an_address_is_for_its_contact_only(self) -> None:
         route = self.ours(None, CALLEE)
         self.assertIsNone(self.run_on(route, uri="sip:bob@10.0.0.3:5062").side)
         self.assertIsNone(self.run_on(route, uri="tel:+123").side)
+        moved = self.run_on(self.ours(None, CALLEE, ahead="sip:bob@10.0.0.3"), uri="sip:bob@10.0.0.3")
+        self.assertTrue(moved.is_in_dialog)
+        self.assertIsNone(moved.side)
         self.assertEqual(self.run_on(route, uri="sip:robert@10.0.0.2:5062;x=1").side, CALLEE)
 
     def test_all_kinds(self) -> None:
@@ -231,26 +263,166 @@ class SideTests(RoutesTestCase):
             Side("", "2001:db8::7", 5060, 65535),
         ):
             for caller, callee in ((side, None), (None, side), (side, side)):
-                cookie = self.cookies.make("c1", "f1", caller, callee)
-                opened = self.cookies.read(cookie, "c1", "f1", "t1")
-                self.assertEqual(opened, (True, caller, callee))
+                cookie = self.cookies.make("c1", "f1", b"123456", caller, callee)
+                opened = self.cookies.read(cookie, "c1", "t1", "f1")
+                self.assertEqual(opened, (False, b"123456", caller, callee))
 
     def test_what_is_too_long_is_left_out(self) -> None:
         for length in (62, 64, 300):
-            cookie = self.cookies.make("c1", "f1", Side("x" * length))
+            cookie = self.cookies.make("c1", "f1", None, Side("x" * length))
             self.assertLessEqual(len(cookie), 100)
-            self.assertIsNotNone(self.cookies.read(cookie, "c1", "f1", "t1"))
+            self.assertIsNotNone(self.cookies.read(cookie, "c1", "t1", "f1"))
 
     def test_nothing_of_it_can_be_read(self) -> None:
-        one = self.cookies.make("c1", "f1", None, CALLEE)
-        other = self.cookies.make("c1", "f1", None, CALLEE._replace(port=40002))
+        one = self.cookies.make("c1", "f1", None, None, CALLEE)
+        other = self.cookies.make("c1", "f1", None, None, CALLEE._replace(port=40002))
         self.assertNotEqual(one, other)
         raw = urlsafe_b64decode(one + "=" * (-len(one) % 4))
         self.assertNotIn(bytes((203, 0, 113, 9)), raw)
 
     def test_how_long_a_route_is(self) -> None:
-        self.assertEqual(len(self.cookies.make("c1", "f1")), 14)
-        self.assertLessEqual(len(self.cookies.make("c1", "f1", CALLER, CALLER)), 65)
+        self.assertEqual(len(self.cookies.make("c1", "f1")), 22)
+        self.assertLessEqual(len(self.cookies.make("c1", "f1", None, CALLER, CALLER)), 73)
+
+
+class OtherSideTests(RoutesTestCase):
+    """
+    A cookie leads to the other side of its dialog, and it is each side's own.
+    """
+
+    def test_nowhere_else(self) -> None:
+        for uri in (
+            "sip:bob@10.0.0.3:5062", "sip:bob@10.0.0.2", "sip:bob@10.0.0.2:5062;maddr=10.0.0.3", "tel:+123",
+            "sip:bob@example.org", "sip:bob@bob.example.net:5062",
+        ):  # fmt: skip
+            verdict = self.run_on(self.ours(), uri=uri)
+            self.assertTrue(verdict.was_ours)
+            self.assertFalse(verdict.is_in_dialog, uri)
+        verdict = self.run_on(self.ours(), "<sip:10.0.0.3;lr>")
+        self.assertFalse(verdict.is_in_dialog)
+
+    def test_the_user_and_the_parameters_do_not_matter(self) -> None:
+        self.assertTrue(self.run_on(self.ours(), uri="sip:robert@10.0.0.2:5062;transport=tcp").is_in_dialog)
+
+    def test_the_caller_s_is_not_the_callee_s(self) -> None:
+        self.assertFalse(self.run_on(self.ours(), tags="t1 f1").is_in_dialog)
+        self.assertFalse(self.run_on(self.ours(is_callers=False)).is_in_dialog)
+
+    def test_the_last_of_ours_counts(self) -> None:
+        """
+        A Route of ours that nobody made leads nowhere.
+        """
+        for route in ("<sip:192.0.2.1;lr>", self.ours(ahead="sip:bob@10.0.0.9"), self.ours(is_callers=False)):
+            self.assertFalse(self.run_on(self.ours(), route).is_in_dialog)
+
+    def test_a_connection_leads_nowhere_but_to_its_other_end(self) -> None:
+        """
+        Whatever the request names: it is not followed when the connection is gone.
+        """
+        verdict = self.run_on(self.ours(None, Side("flow1")), uri="sip:bob@10.0.0.9")
+        self.assertTrue(verdict.is_in_dialog and verdict.is_side_only)
+        self.assertFalse(self.run_on(self.ours(None, Side("flow1"))).is_side_only)
+        self.assertFalse(self.run_on(self.ours(None, Side("flow1")), "<sip:10.0.0.9;lr>").is_in_dialog)
+
+    def test_a_side_that_has_moved(self) -> None:
+        """
+        RFC 3261 §12.2.1.2: a target refresh changes the Contact, and never the route set.
+        """
+        self.cookies.move(DialogSide("c1", "f1", False), parse_sip_uri("sip:bob@10.0.0.3:5062"))
+        self.assertTrue(self.run_on(self.ours(), uri="sip:bob@10.0.0.3:5062").is_in_dialog)
+        self.assertTrue(self.run_on(self.ours()).is_in_dialog)
+        callees = self.ours(is_callers=False, ahead="sip:alice@10.0.0.1")
+        self.assertFalse(self.run_on(callees, tags="t1 f1", uri="sip:bob@10.0.0.3:5062").is_in_dialog)
+        self.assertFalse(self.run_on(self.ours(), uri="sip:bob@10.0.0.4:5062").is_in_dialog)
+
+    def test_the_oldest_moves_are_forgotten(self) -> None:
+        contact = parse_sip_uri("sip:bob@10.0.0.3:5062")
+        self.cookies.move(DialogSide("c1", "f1", False), contact)
+        for number in range(MAX_MOVES):
+            self.cookies.move(DialogSide(f"other{number}", "f1", False), contact)
+        self.assertFalse(self.run_on(self.ours(), uri="sip:bob@10.0.0.3:5062").is_in_dialog)
+        self.assertEqual(len(self.cookies._moves), MAX_MOVES)
+
+
+class FaceCallerTests(RoutesTestCase):
+    """
+    RFC 3261 §16.7 step 8: what the callee was given is not what the caller gets.
+    """
+
+    def answered(self, *values: str, contact: str = "<sip:bob@10.0.0.2:5062>", call_id: str = "c1") -> list[str]:
+        """
+        Record-Route of a response, for the caller.
+        """
+        headers = [("Record-Route", value) for value in values]
+        if contact:
+            headers.append(("Contact", contact))
+        given = request("INVITE", from_="<sip:alice@example.org>;tag=f1", call_id=call_id)
+        response = response_to(given, 200, "t1", headers)
+        heads = record_route_heads(f"{protocol} 192.0.2.1:5060" for protocol in ("UDP", "TCP", "TLS"))
+        face_caller(response, self.cookies, heads, is_ours, "sip:bob@10.0.0.2:5062")
+        return response.headers.get_all("record-route")
+
+    def callees(self, **changes: Any) -> str:
+        return self.ours(**{"is_callers": False, "ahead": "sip:alice@10.0.0.1", **changes})
+
+    def test_ours_is_exchanged(self) -> None:
+        self.assertEqual(self.answered(self.callees()), [self.ours()])
+
+    def test_without_contact_it_leads_where_the_request_went(self) -> None:
+        self.assertEqual(self.answered(self.callees(), contact=""), [self.ours()])
+
+    def test_the_sides_go_with_it_to_whom_they_concern(self) -> None:
+        given = self.callees(caller=CALLER, callee=CALLEE)
+        self.assertEqual(self.answered(given), [self.ours(None, CALLEE)])
+
+    def test_written_otherwise(self) -> None:
+        """
+        By a phone that puts a URI together anew.
+        """
+        head, _, cookie = self.ours()[:-1].partition(";lr;c=")
+        (value,) = self.answered(self.callees().replace(";lr;c=", ";LR;x=1;c="))
+        self.assertEqual(value, f"{head};LR;x=1;c={cookie}>")
+
+    def test_both_of_two(self) -> None:
+        given = (self.callees(callee=CALLEE), self.callees(caller=CALLER, protocol="TCP"))
+        self.assertEqual(self.answered(*given), [self.ours(None, CALLEE), self.ours(protocol="TCP")])
+        self.assertEqual(self.answered(", ".join(given)), [f"{self.ours(None, CALLEE)}, {self.ours(protocol='TCP')}"])
+
+    def test_behind_another_proxy(self) -> None:
+        """
+        That one is where the caller's requests go from here.
+        """
+        other = "<sip:p2.example.net;lr>"
+        self.assertEqual(
+            self.answered(other, self.callees(), "<sip:p0.example.net;lr>"),
+            [other, self.ours(ahead="sip:p2.example.net"), "<sip:p0.example.net;lr>"],
+        )
+
+    def test_another_pass_through_us_sees_to_its_own(self) -> None:
+        between = "<sip:p2.example.net;lr>"
+        inner = self.answered(self.callees(ahead="sip:p2.example.net"), between, self.callees())
+        self.assertEqual(inner, [self.ours(), between, self.callees()])
+        self.assertEqual(self.answered(*inner), [self.ours(), between, self.ours(ahead="sip:p2.example.net")])
+
+    def test_a_great_many(self) -> None:
+        """
+        As many as a callee can write into one message, all of them good: still no work for seconds.
+        """
+        before = time.process_time()
+        self.assertEqual(self.answered(*[self.callees()] * 1000), [self.ours()] * 1000)
+        self.assertLess(time.process_time() - before, 0.5)
+
+    def test_what_is_not_ours_stays(self) -> None:
+        for value in (
+            self.callees().replace("192.0.2.1", "192.0.2.2"),  # another node with our key
+            "<sip:192.0.2.1;lr>", "<sip:192.0.2.1;lr;c=AAAAAAAAAAAAAAAAAAAAAA>", "<sip:192.0.2.1;lr;c>", "<tel:1>",
+        ):  # fmt: skip
+            self.assertEqual(self.answered(value), [value])
+        (nonsense, other) = self.answered("nonsense", self.callees())
+        self.assertEqual(nonsense, "nonsense")
+        self.assertFalse(self.run_on(other).is_in_dialog)  # nobody knows where it would lead
+        self.assertEqual(self.answered(self.callees(), call_id="c2"), [self.callees()])
+        self.assertEqual(self.answered(), [])
 
 
 class RecordRouteUriTests(RoutesTestCase):

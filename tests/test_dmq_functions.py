@@ -12,12 +12,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from sipdmq.core.policy import DefaultPolicy
-from sipdmq.dmq.functions import KDMQRequest
+from sipdmq.dmq.functions import DMQFunctions, KDMQRequest
 from sipdmq.errors import RequestRefused
 from sipdmq.records import ClusterNode
 from sipdmq.sip.message import Request, Response
 from tests.dmq_network import address
 from tests.test_dmq_service import ServiceTestCase, kdmq
+
+EXAMPLE = Path(__file__).parents[1] / "etc" / "cluster" / "policy.py"
 
 
 class Policy(DefaultPolicy):
@@ -212,6 +214,13 @@ class ExampleTests(ServiceTestCase):
     The policy in etc/cluster.
     """
 
+    def test_it_uses_every_function(self) -> None:
+        text = EXAMPLE.read_text()
+        functions = {name for name in vars(DMQFunctions) if not name.startswith("_")}
+        functions -= {"route_by", "has_sent"}  # the node's own
+        self.assertEqual([name for name in sorted(functions) if f"dmq.{name}(" not in text], [])
+        self.assertGreater(len(functions), 13)
+
     def test_each_command(self) -> None:
         policies = []
         for number, peers in ((1, ()), (2, (1,))):
@@ -251,8 +260,7 @@ class ExampleTests(ServiceTestCase):
 
 
 def _example() -> Any:
-    path = Path(__file__).parents[1] / "etc" / "cluster" / "policy.py"
-    spec = importlib.util.spec_from_file_location("cluster_policy", path)
+    spec = importlib.util.spec_from_file_location("cluster_policy", EXAMPLE)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -5,6 +5,7 @@ One node list and its events: who is asked, told, up, down, forgotten (WIRE §3,
 from __future__ import annotations
 
 from sipdmq.dmq.effects import (
+    GiveAll,
     NodeDisabled,
     NodeDown,
     NodeForgotten,
@@ -12,6 +13,7 @@ from sipdmq.dmq.effects import (
     SayHello,
     SendList,
     Sync,
+    Warn,
 )
 from sipdmq.dmq.lines import format_line
 from sipdmq.dmq.nodelist import NodeList
@@ -39,9 +41,47 @@ class JoinTests(NodeListTests):
     WIRE §4 "Start".
     """
 
-    def test_one_notification_to_each_configured_node_with_our_own_line(self) -> None:
+    def test_each_configured_node_is_asked_whom_it_has_and_then_told_of_us(self) -> None:
         nodes = NodeList(US, [A, B])
-        self.assertEqual(nodes.start(0.0), (SendList(A, 2, body(US)), SendList(B, 2, body(US))))
+        self.assertEqual(nodes.start(0.0), (SendList(A, 2, b""), SendList(B, 2, b"")))
+        effects = nodes.answered(0.1, A, lines(A), KAMAILIO)
+        self.assertEqual([each for each in effects if isinstance(each, SendList)], [SendList(A, 2, body(A, US))])
+        self.assertEqual(sent(nodes.answered(0.2, A, lines(A, US), KAMAILIO)), [])
+
+    def test_one_that_calls_itself_otherwise_or_says_nothing_is_joined_as_well(self) -> None:
+        for told in (lines(C), []):
+            nodes = self.make(A)
+            self.assertIn((A, 2), sent(nodes.answered(0.1, A, told, KAMAILIO)))
+
+    def test_one_that_is_full_is_not_joined_until_there_is_room(self) -> None:
+        nodes = self.make(A)
+        full = [A, *(udp(number) for number in range(20, 45))]  # 26 lines; one more would end its membership
+        effects = nodes.answered(0.1, A, lines(*full), KAMAILIO)
+        (told,) = [each.body for each in effects if isinstance(each, SendList) and each.name == A]
+        self.assertNotIn(body(US), told)
+        (warning,) = [each.text for each in effects if isinstance(each, Warn)]
+        self.assertIn(f"it sends no changes to {US}", warning)
+        nodes.answered(0.2, A, lines(*full), KAMAILIO)
+        for at, has_room in ((60.0, False), (120.0, True)):
+            (asked,) = [each for each in nodes.ping(at) if isinstance(each, SendList) and each.name == A]
+            self.assertNotIn(body(US), asked.body)
+            effects = nodes.answered(at + 0.1, A, lines(*full[: len(full) - has_room]), KAMAILIO)
+            (told,) = [each.body for each in effects if isinstance(each, SendList) and each.name == A]
+            self.assertEqual(body(US) in told, has_room)
+            nodes.answered(at + 0.2, A, lines(*full), KAMAILIO)
+
+    def test_a_kamailio_that_knew_nobody_when_it_was_asked_is_given_everything(self) -> None:
+        for release, kind in ((KAMAILIO, "kamailio"), ("", "kamailio"), ("", "sipdmq")):
+            nodes = self.make(A)
+            nodes.answered(0.1, A, lines(A), release)
+            effects = nodes.answered(0.2, A, lines(A, US), release)
+            if not release:
+                effects = nodes.hello(0.3, A, "sipdmq 1") if kind == "sipdmq" else nodes.no_hello(0.3, A)
+            self.assertEqual(kinds(effects).count(GiveAll), int(kind == "kamailio"), (release, kind))
+            self.assertNotIn(GiveAll, kinds(nodes.answered(60.0, A, lines(A, US), release)))
+        nodes = self.make(A)
+        nodes.answered(0.1, A, lines(A, B), KAMAILIO)  # it has asked B when it first heard of B
+        self.assertNotIn(GiveAll, kinds(nodes.answered(0.2, A, lines(A, B, US), KAMAILIO)))
 
     def test_listing_ourselves_is_ignored_in_every_spelling(self) -> None:
         other = NodeName(Protocol.TCP, "192.0.2.1", 5060)
@@ -227,6 +267,32 @@ class SilenceTests(NodeListTests):
         self.assertEqual(sent(nodes.probe(12.6, [A])), [(A, 1)])
 
 
+    def test_over_connections_at_growing_intervals(self) -> None:
+        for protocol, expected in ((Protocol.UDP, [2, 4, 6, 8, 10, 12, 14, 16]), (Protocol.TCP, [4, 12, 28])):
+            name = A._replace(protocol=protocol)
+            nodes = self.make(name)
+            nodes.timed_out(0.0, name)
+            asked = []
+            for second in range(2, 61, 2):
+                if nodes.probe(float(second)):
+                    asked.append(second)
+                    nodes.timed_out(float(second), name)
+            self.assertEqual(asked[: len(expected)], expected)
+            self.assertLess(len(asked), 31 if protocol is Protocol.UDP else 5)
+
+
+class QuietKamailioTests(NodeListTests):
+    def test_it_is_asked_before_it_gives_up_a_change(self) -> None:
+        """
+        C{fr_timer} is 30 s, C{ping_interval} may be 60.
+        """
+        nodes = self.with_kamailio()
+        self.assertEqual(nodes.probe(5.0), ())
+        self.assertEqual(sent(nodes.probe(11.0)), [(A, 1)])
+        nodes.answered(11.1, A, lines(A, US), KAMAILIO)
+        self.assertEqual(nodes.probe(13.0), ())
+
+
 class SyncTests(NodeListTests):
     """
     WIRE §2: who is not in its list gets no answer to a sync.
@@ -238,20 +304,27 @@ class SyncTests(NodeListTests):
         self.assertNotIn(Sync, kinds(effects))
         effects = nodes.answered(1.1, A, lines(A, US), KAMAILIO)
         self.assertEqual([effect for effect in effects if isinstance(effect, Sync)],
-                         [Sync(ClusterNode(A, ACTIVE, KAMAILIO), False)])
+                         [Sync(ClusterNode(A, ACTIVE, KAMAILIO))])
         self.assertNotIn(Sync, kinds(nodes.answered(2.0, A, lines(A, US), KAMAILIO)))
 
     def test_not_before_it_is_known_what_it_is(self) -> None:
-        nodes = self.make(A, init_with_single=True)
-        self.assertEqual(kinds(nodes.answered(1.0, A, lines(A, US))), [NodeUp, SayHello])
-        self.assertEqual(nodes.no_hello(1.1, A), (Sync(ClusterNode(A, ACTIVE), True),))
+        nodes = self.make(A)
+        self.assertEqual(kinds(nodes.answered(1.0, A, lines(A, US))), [NodeUp, SayHello, SendList])
+        self.assertEqual(nodes.no_hello(1.1, A), (Sync(ClusterNode(A, ACTIVE)),))
 
     def test_of_each_kind_once(self) -> None:
         nodes = self.with_kamailio()
         nodes.notified(1.0, B, True, 1, lines(B))
-        self.assertIn(Sync(ClusterNode(B, ACTIVE, "sipdmq 0.1.0", True), False), nodes.hello(1.1, B, "sipdmq 0.1.0"))
+        self.assertIn(Sync(ClusterNode(B, ACTIVE, "sipdmq 0.1.0", True)), nodes.hello(1.1, B, "sipdmq 0.1.0"))
         nodes.notified(2.0, C, True, 1, lines(C, US), KAMAILIO)
         self.assertNotIn(Sync, kinds(nodes.answered(2.1, C, lines(C, US), KAMAILIO)))
+
+    def test_with_init_with_single_once(self) -> None:
+        nodes = self.with_kamailio(init_with_single=True)
+        nodes.notified(1.0, B, True, 1, lines(B))
+        self.assertNotIn(Sync, kinds(nodes.hello(1.1, B, "sipdmq 0.1.0")))
+        nodes.notified(60.0, A, True, 1, lines(A), KAMAILIO)  # but one that took us for gone is asked again
+        self.assertIn(Sync, kinds(nodes.notified(120.0, A, True, 1, lines(A, US), KAMAILIO)))
 
     def test_again_when_it_had_us_for_gone(self) -> None:
         nodes = self.with_kamailio()

@@ -173,7 +173,7 @@ class KamailioAmongUsTests(ClusterTests):
     def test_each_kind_is_asked_for_a_sync_once(self) -> None:
         network, *_ = self.mixed()
         network.run(200)
-        self.assertEqual(syncs_of(network, udp(2)), [udp(1), udp(0)])
+        self.assertEqual(syncs_of(network, udp(2)), [udp(0), udp(1)])
         self.assertEqual(syncs_of(network, udp(0)), [udp(1), udp(2)])
 
     def test_it_crashes_and_returns(self) -> None:
@@ -234,6 +234,23 @@ class KamailioAmongUsTests(ClusterTests):
         for node in nodes:
             self.assertEqual(node.active(), {*everybody, udp(300)})
         self.assertTrue(network.effects(Warn))
+
+    def test_one_that_is_full_is_not_frozen_by_who_joins_through_it(self) -> None:
+        for count in range(24, 28):  # Kamailios: more of them freeze one another
+            network = Network(seed=count)
+            kamailios = [KamailioNode(network, udp(index), [udp(0)][:index]) for index in range(count)]
+            for kamailio in kamailios:
+                kamailio.start()
+                network.run(1)
+            nodes = [OurNode(network, udp(200 + index), [udp(index)]) for index in range(4)]
+            for node in nodes:
+                node.start()
+                network.run(1)
+            network.run(400)
+            self.assertFalse(any(kamailio.is_frozen for kamailio in kamailios))
+            self.assertTrue(network.effects(Warn))
+            for node in nodes:
+                self.assertGreaterEqual(node.active(), {udp(index) for index in range(count)})
 
     def test_a_kamailio_that_comes_late_to_forty_of_us_is_not_frozen_either(self) -> None:
         network = Network(seed=3)

@@ -18,6 +18,18 @@ class BoundTests(NodeListTests):
         self.assertEqual(len(nodes.nodes()), 21)
         self.assertEqual(kinds(effects).count(Warn), 1)
 
+    def test_of_many_that_others_speak_of_some_are_asked_at_once(self) -> None:
+        nodes = self.with_kamailio()
+        many = [udp(number) for number in range(10, 110)]
+        asked = sent(nodes.notified(1.0, A, True, 2, lines(A, US, *many)))
+        self.assertEqual([name for name, _ in asked], many[:32])
+        self.assertEqual(sent(nodes.ping(2.0)), [(A, 1)])
+        self.assertIn((many[32], 1), sent(nodes.answered(2.0, many[0], lines(many[0], US))))
+        self.assertIn((many[33], 1), sent(nodes.timed_out(3.0, many[1])))
+        for at in (10.0, 20.0, 30.0):  # those that do not answer make room, too
+            asked += sent(nodes.probe(at))
+        self.assertEqual({name for name, _ in asked} - {A} | {many[32], many[33]}, set(many))
+
     def test_one_that_speaks_of_itself_takes_the_place_of_a_rumour(self) -> None:
         nodes = self.with_kamailio(max_nodes=5)
         nodes.notified(1.0, A, True, 2, lines(A, *(udp(number) for number in range(10, 200))))

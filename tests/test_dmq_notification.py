@@ -118,7 +118,7 @@ class CaptureTests(NotificationTests):
         first = NodeName(Protocol.UDP, "127.7.7.1", 5060)
         self.restart(NodeName(Protocol.UDP, "127.7.7.2", 5060), first)
         self.peer.reply_received(first, 200, reply.body, "kamailio (5.6.3 (x86_64/linux))")
-        self.assertEqual([type(effect) for effect in self.effects], [NodeUp, Sync])
+        self.assertEqual([type(effect) for effect in self.effects], [NodeUp, Sync, SendList])
 
 
 class SenderTests(NotificationTests):

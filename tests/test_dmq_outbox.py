@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.dmq.outbox import Batch, Outbox, OutboxLimits, Outcome
+from sipdmq.dmq.outbox import Batch, Outbox, OutboxLimits, Outcome, Place
 
 ROOM = 1000
 
@@ -195,6 +195,180 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual((len(box), box.size), (0, 0))
 
 
+def place_of(fragment: bytes) -> Place:
+    """
+    What the first byte says.
+    """
+    return {b"b": Place.BETWEEN, b"a": Place.ALONE}.get(fragment[:1], Place.BESIDE)
+
+
+class PlaceTests(SynchronousTestCase):
+    """
+    Changes that cannot go with others, and those that concern all keys.
+    """
+
+    def make(self, **limits: float) -> Outbox:
+        return Outbox(OutboxLimits(**{"batch_window": 0.0, "batch_changes": 10, **limits}), place_of=place_of)  # type: ignore[arg-type]
+
+    def put(self, box: Outbox, *changes: str) -> None:
+        """
+        @param changes: C{"key fragment"}
+        """
+        for change in changes:
+            key, _, fragment = change.partition(" ")
+            self.assertTrue(box.put(key, fragment.encode(), 0))
+
+    def take(self, box: Outbox, now: float = 0.0) -> Batch:
+        batch = box.take(now, ROOM)
+        assert batch is not None
+        return batch
+
+    def test_one_that_goes_alone(self) -> None:
+        box = self.make()
+        self.put(box, "k1 1", "k2 2", "k3 a", "k4 4", "k5 5")
+        self.assertEqual([self.take(box).keys for _ in range(3)], [("k1", "k2"), ("k3",), ("k4", "k5")])
+
+    def test_one_between_waits_for_all_before_it_and_all_behind_it_for_its_answer(self) -> None:
+        box = self.make()
+        self.put(box, "k1 1")
+        first = self.take(box)
+        self.put(box, "k2 2", "B b", "k3 3")
+        second = self.take(box)
+        self.assertEqual(second.keys, ("k2",))
+        self.assertIsNone(box.take(0, ROOM))
+        box.done(second.number, Outcome.TAKEN, 0)
+        self.assertIsNone(box.take(0, ROOM))
+        box.done(first.number, Outcome.TAKEN, 0)
+        between = self.take(box)
+        self.assertEqual(between.keys, ("B",))
+        self.put(box, "k4 4")
+        self.assertIsNone(box.take(0, ROOM))
+        box.done(between.number, Outcome.REFUSED, 0)
+        self.assertEqual(self.take(box).keys, ("k3", "k4"))
+
+    def test_what_is_newer_belongs_behind_it(self) -> None:
+        box = self.make()
+        self.put(box, "k1 1", "k2 2", "B b", "k1 9")
+        for expected in (("k2",), ("B",), ("k1",)):
+            batch = self.take(box)
+            self.assertEqual(batch.keys, expected)
+            box.done(batch.number, Outcome.TAKEN, 0)
+        self.assertEqual((len(box), box.size), (0, 0))
+
+    def test_what_is_newer_stays_behind_it_when_the_older_one_is_put_back(self) -> None:
+        for outcome in (Outcome.BUSY, Outcome.REFUSED):
+            box = self.make()
+            self.put(box, "k1 1", "k2 2", "k3 3")
+            first = self.take(box)
+            self.put(box, "B b", "k1 9")
+            box.done(first.number, outcome, 0)
+            sent: list[str] = []
+            while len(box):
+                batch = self.take(box, 10)
+                sent.extend(batch.keys)
+                box.done(batch.number, Outcome.TAKEN, 10)
+            self.assertEqual(sent, ["k2", "k3", "B", "k1"], outcome)
+            self.assertEqual(box.size, 0)
+
+    def test_halves_of_what_was_put_anew_go_behind_it(self) -> None:
+        box = self.make()
+        self.put(box, "k1 1", "k2 2")
+        first = self.take(box)
+        box.done(first.number, Outcome.REFUSED, 0)
+        self.put(box, "B b", "k1 9", "k2 9")
+        sent = []
+        while len(box):
+            batch = self.take(box)
+            sent.append(batch.keys)
+            box.done(batch.number, Outcome.TAKEN, 0)
+        self.assertEqual(sent, [("B",), ("k1", "k2")])
+
+    def test_one_between_that_met_a_busy_node_comes_again_in_its_place(self) -> None:
+        box = self.make()
+        self.put(box, "B b", "k1 1")
+        between = self.take(box)
+        box.done(between.number, Outcome.BUSY, 0)
+        again = self.take(box, 10)
+        self.assertEqual(again.keys, ("B",))
+        self.assertIsNone(box.take(10, ROOM))
+        box.done(again.number, Outcome.TAKEN, 10)
+        self.assertEqual(self.take(box, 10).keys, ("k1",))
+
+    def test_forgetting_lets_go_of_it(self) -> None:
+        box = self.make()
+        self.put(box, "B b", "k1 1")
+        between = self.take(box)
+        box.forget(0)
+        self.put(box, "k2 2")
+        self.assertIsNone(box.take(0, ROOM))
+        box.done(between.number, Outcome.LOST, 0)
+        self.put(box, "k3 3", "C b", "k4 4")
+        self.assertEqual(self.take(box).keys, ("k3",))
+
+    @given(
+        st.lists(
+            st.one_of(
+                st.tuples(st.just("put"), st.sampled_from("xyz"), st.sampled_from("01ab")),
+                st.tuples(st.just("take"), st.just(""), st.just("")),
+                st.tuples(st.just("done"), st.sampled_from("tbr"), st.integers(0, 5).map(str)),
+            ),
+            max_size=40,
+        )
+    )
+    def test_a_receiver_that_works_in_any_order_ends_alike(self, steps: list[tuple[str, str, str]]) -> None:
+        """
+        x, y and z are cells; "b" under any key removes all of them.
+        """
+        box = self.make(window=4, batch_changes=2)
+        here: dict[str, str] = {}
+        there: dict[str, str] = {}
+        on_the_way: list[Batch] = []
+        now = count = 0
+
+        def arrive(batch: Batch) -> None:
+            for key, fragment in zip(batch.keys, batch.fragments):
+                if fragment.startswith(b"b"):
+                    there.clear()
+                else:
+                    there[key] = fragment.decode()
+
+        def finish(place: int, outcome: Outcome) -> None:
+            batch = on_the_way.pop(place)
+            if outcome is Outcome.REFUSED and len(batch.keys) == 1:
+                outcome = Outcome.TAKEN  # a good one is not refused for ever
+            if outcome is Outcome.TAKEN:
+                arrive(batch)
+            box.done(batch.number, outcome, now)
+
+        for what, key, value in steps:
+            now += 1
+            if what == "put":
+                count += 1
+                fragment = f"{value}{count}"
+                if value == "b":
+                    here.clear()
+                    box.put("remove", fragment.encode(), now)
+                else:
+                    here[key] = fragment
+                    box.put(key, fragment.encode(), now)
+            elif what == "take":
+                batch = box.take(now, ROOM)
+                if batch is not None:
+                    on_the_way.append(batch)
+            elif on_the_way:
+                outcome = {"t": Outcome.TAKEN, "b": Outcome.BUSY, "r": Outcome.REFUSED}[key]
+                finish(int(value) % len(on_the_way), outcome)
+        while len(box) or on_the_way:
+            now += 1
+            batch = box.take(now, ROOM)
+            if batch is not None:
+                on_the_way.append(batch)
+            elif on_the_way:
+                finish(-1, Outcome.TAKEN)
+        self.assertEqual(there, here)
+        self.assertEqual(box.size, 0)
+
+
 class PropertyTests(SynchronousTestCase):
     @given(
         st.lists(
@@ -255,7 +429,7 @@ class SupersedeTests(SynchronousTestCase):
     """
 
     def make(self) -> Outbox:
-        return Outbox(OutboxLimits(batch_window=0.0), None, lambda waiting, newer: waiting + newer)
+        return Outbox(OutboxLimits(batch_window=0.0), supersede=lambda waiting, newer: waiting + newer)
 
     def test_the_newer_one_takes_the_place_of_both(self) -> None:
         box = self.make()

@@ -125,3 +125,18 @@ class ChannelTests(UsrlocTestCase):
         self.assertEqual(self.ruids(), ["mine"])
         self.receive(update(self.form, "mine", last_modified=int(self.now()) + 2, cseq=10), OURS)
         self.assertEqual(self.ruids(), [], "that was not ours any more")
+
+    def test_even_the_one_that_told_what_it_has_lost_against(self) -> None:
+        """
+        Ours was on its way to it, and is repeated: a Kamailio would go back to it.
+        """
+        self.receive(update(self.form, "mine", last_modified=int(self.now()) + 1, cseq=9))
+        self.assertEqual(self.ruids(), ["mine"])
+
+    def test_so_for_what_was_told_for_others_and_has_not_arrived(self) -> None:
+        newer = {"aor": "bob@example.org", "cseq": 9}
+        self.receive(update(self.form, "theirs", last_modified=int(self.now()) + 1, **newer), OURS)
+        self.assertEqual(self.ruids(), [])
+        self.cluster.under_way.add((KAMAILIO.name, "bob@example.org theirs"))
+        self.receive(update(self.form, "theirs", last_modified=int(self.now()) + 2, **newer), OURS)
+        self.assertEqual(self.ruids(), ["theirs"])

@@ -22,6 +22,7 @@ from tests.fakes import leftovers
 STRANGER = "203.0.113.66"
 NODE_1 = NodeName(Protocol.UDP, address(1), 5060)
 NODE_2 = NodeName(Protocol.UDP, address(2), 5060)
+NODE_3 = NodeName(Protocol.UDP, address(3), 5060)
 
 
 def kdmq(channel: str = "mychan", body: bytes = b"x", branch: str = "1", from_: str = "127.0.0.9:5060") -> bytes:
@@ -78,12 +79,16 @@ class MembershipTests(ServiceTestCase):
         WIRE §4: "Max-Forwards 2".
         """
         self.network.add(1)
-        node = self.network.add(2, 1)
-        ((data, to),) = node.take_sent()
-        message = parse_message(data)
-        self.assertEqual(to, (address(1), 5060))
-        self.assertEqual(message.headers.get("max-forwards"), "2")
-        self.assertEqual(message.body, b"sip:127.0.0.2:5060;status=active\r\n")
+        self.network.add(2, 1)
+        self.network.deliver()
+        asked, joined = (
+            message
+            for sender, to, message in self.network.seen
+            if (sender, to) == (address(2), address(1)) and "notification_peer" in getattr(message, "uri_text", "")
+        )
+        self.assertEqual(asked.body, b"")  # whom it has is asked first
+        self.assertEqual(joined.headers.get("max-forwards"), "2")
+        self.assertIn(b"sip:127.0.0.2:5060;status=active\r\n", joined.body)
 
     def test_pings(self) -> None:
         self.network.add(1, ping_interval=5.0)
@@ -137,9 +142,53 @@ class MembershipTests(ServiceTestCase):
         node = self.network.add(2, 1)
         self.network.pump(1)
         node.service.stopService()  # type: ignore[no-untyped-call]
+        self.network.deliver()
+        self.network.dead.add(address(2))
         self.network.pump(2)
         self.assertEqual(node.reactor.getDelayedCalls(), [])
         self.assertEqual(leftovers(node.node.cluster.service._workers), {})
+
+
+class LiarTests(ServiceTestCase):
+    """
+    Over UDP whoever can forge the address of a node can say what he likes: it does not last.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.network.add(1)
+        self.network.add(2, 1)
+        self.network.pump(1)
+        self.network.seen.clear()
+
+    def test_a_farewell_in_the_name_of_another(self) -> None:
+        farewell = kdmq("notification_peer", b"sip:127.0.0.2:5060;status=disabled\r\n", "f", "127.0.0.2:5060")
+        self.ask(1, farewell, address(2))
+        self.assertEqual(self.network.statuses(1), ["DISABLED"])
+        self.network.pump(2.5)
+        self.assertEqual(self.network.statuses(1), ["ACTIVE"])
+
+    def test_a_hello_in_the_name_of_another_makes_us_ask_that_one(self) -> None:
+        self.network.add(3, 1)
+        self.network.pump(1)
+        kamailio = self.network.nodes[address(3)].node.cluster.service
+        kamailio.channels._peers.pop("sipdmq")  # so it answers as a Kamailio would
+        nodelist = self.network.nodes[address(1)].node.cluster.service.membership.nodelist
+        nodelist.no_hello(1.0, NODE_3)
+        self.network.pump(3)
+        self.network.take_requests()
+        hello = b'{"hello":{"version":"9","features":[],"time":1}}'
+        self.ask(1, kdmq("sipdmq", hello, "h", "127.0.0.3:5060"), address(3))
+        self.assertFalse(nodelist.find(NODE_3).is_sipdmq)
+        self.network.pump(1)
+        self.assertFalse(nodelist.find(NODE_3).is_sipdmq)
+
+    def test_a_list_of_many_addresses(self) -> None:
+        lines = "".join(f"sip:198.51.100.{number}:5060;status=active\r\n" for number in range(1, 251))
+        self.ask(1, kdmq("notification_peer", lines.encode(), "l", "127.0.0.2:5060"), address(2))
+        self.network.pump(7.5)
+        asked = {to for _, to, _ in self.network.take_requests("notification_peer")} - {address(2)}
+        self.assertEqual(len(asked), 32)
 
 
 class StrangerTests(ServiceTestCase):

@@ -10,10 +10,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from sipdmq.dmq import donor
 from sipdmq.dmq.lookup import RemoteLookup
 from sipdmq.dmq.newcomer import SyncState
-from sipdmq.dmq.usrloc import SyncEnd
-from sipdmq.dmq.usrloc_json import SYNC_REQUEST, encode_sync_end
+from sipdmq.dmq.usrloc_changes import SyncEnd
+from sipdmq.dmq.usrloc_json import SYNC_REQUEST, SYNC_REQUEST_OF_OURS, encode_sync_end
 from sipdmq.errors import RequestRefused, UnreachableError
 from sipdmq.records import ChannelMessage, NodeStatus, Origin, Protocol, Source
 from tests.fakes import UDP, pump
@@ -24,6 +25,10 @@ SOURCE = Source(Protocol.UDP, "192.0.2.12", 5060, UDP)
 
 
 class DonorTestCase(UsrlocTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(donor, "PAGE_AORS", 50)
+
     def fill(self, users: int = 3) -> None:
         for number in range(users):
             aor = f"u{number}@example.org"
@@ -56,6 +61,14 @@ class DonorTests(DonorTestCase):
         pump(self.clock, 1)
         self.assertEqual(self.cluster.put_ones[-1], (OURS.name, "", SyncEnd(3, is_partial=True)))
         self.assertEqual(sorted(self.sent()), ["a0", "b0", "end", "o", "t0"])
+
+    def test_one_that_says_that_it_is_ours_is_believed(self) -> None:
+        """
+        Its hello may be on its way.
+        """
+        self.receive(SYNC_REQUEST_OF_OURS, OURS._replace(is_sipdmq=False))
+        pump(self.clock, 1)
+        self.assertEqual(self.sent(), ["end"])
 
     def test_an_empty_store_sends_nothing(self) -> None:
         self.receive(SYNC_REQUEST)
@@ -94,6 +107,18 @@ class DonorTests(DonorTestCase):
         pump(self.clock, 5)
         self.assertEqual(len(self.sent()), 100)
         self.assertEqual(self.peer.snapshot()["usrloc.syncs"], 0)
+
+    def test_one_that_is_not_there_yet_gets_it_when_it_is(self) -> None:
+        self.fill(1)
+        self.cluster.members = [OURS]
+        self.receive(SYNC_REQUEST)
+        pump(self.clock, 1)
+        self.assertEqual(self.sent(), [])
+        self.cluster.members = [KAMAILIO, OURS]
+        for _ in range(2):
+            self.peer.node_up(KAMAILIO)
+            pump(self.clock, 1)
+        self.assertEqual(sorted(self.sent()), ["a0", "b0"])
 
     def test_a_full_outbox_is_waited_for(self) -> None:
         self.fill(2)
@@ -152,7 +177,7 @@ class NewcomerTests(UsrlocTestCase):
         self.peer.readiness.watch(self.states.append)
 
     def asked(self) -> list[str]:
-        return [node.host for _, node, body, _ in self.cluster.asked if body == SYNC_REQUEST]
+        return [node.host for _, node, body, _ in self.cluster.asked if body.startswith(SYNC_REQUEST[:-1])]
 
     def answer(self, result: Any = 200) -> None:
         """
@@ -223,6 +248,19 @@ class NewcomerTests(UsrlocTestCase):
         pump(self.clock, 2)
         self.assertEqual(self.states, [SyncState.SYNCING, SyncState.READY])
 
+    def test_with_init_with_single_an_empty_donor_is_the_only_one(self) -> None:
+        for is_there in (True, False):
+            self.init_with_single = True
+            self.setUp()
+            other = KAMAILIO._replace(name=KAMAILIO.name._replace(host="192.0.2.99"))
+            self.cluster.members = [KAMAILIO, other]
+            self.peer.start(True)
+            self.peer.node_joined(KAMAILIO)
+            self.answer(200 if is_there else 500)
+            pump(self.clock, 2)
+            self.assertEqual(len(self.asked()), 1 if is_there else 2)
+            self.assertTrue(self.peer.readiness.is_ready)
+
     def test_an_empty_donor_of_ours_says_so(self) -> None:
         self.cluster.members = [OURS]
         self.peer.start(True)
@@ -238,6 +276,19 @@ class NewcomerTests(UsrlocTestCase):
         self.receive(encode_sync_end(1, is_partial=True), OURS)
         self.assertEqual(self.asked(), [OURS.name.host, KAMAILIO.name.host])
         self.assertFalse(self.peer.readiness.is_ready)
+
+    def test_a_donor_that_did_not_send_everything_is_asked_again(self) -> None:
+        self.cluster.members = [OURS]
+        self.peer.start(True)
+        self.peer.node_joined(OURS)
+        self.answer()
+        pump(self.clock, 2)
+        self.assertEqual((self.asked(), self.peer.readiness.is_ready), ([OURS.name.host], True))
+        pump(self.clock, 10)
+        self.assertEqual(len(self.asked()), 2)
+        self.receive(encode_sync_end(0), OURS)
+        pump(self.clock, 60)
+        self.assertEqual(len(self.asked()), 2)
 
     def test_after_newcomers_only_who_comes_later_is_asked_too(self) -> None:
         self.cluster.members = [OURS]

@@ -12,7 +12,8 @@ from sipdmq.core.contacts import PERMANENT
 from sipdmq.core.domains import Domains
 from sipdmq.dmq.owner import FlowTokens
 from sipdmq.dmq.usrloc_form import UsrlocForm, methods_of, methods_text
-from sipdmq.dmq.usrloc_json import ALL_METHODS, UsrlocRecord, decode
+from sipdmq.dmq.usrloc_json import decode
+from sipdmq.dmq.usrloc_records import ALL_METHODS, UsrlocRecord
 from sipdmq.errors import DecodeError
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.location import IBindingListener

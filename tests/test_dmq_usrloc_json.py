@@ -13,19 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.dmq.usrloc_json import (
+from sipdmq.dmq.usrloc_json import SYNC_REQUEST, decode, encode, encode_sync_end, join
+from sipdmq.dmq.usrloc_records import (
     ALL_METHODS,
-    SYNC_REQUEST,
     UsrlocRecord,
     UsrlocRefused,
     UsrlocRemove,
     UsrlocSync,
     UsrlocSyncEnd,
     UsrlocUpdate,
-    decode,
-    encode,
-    encode_sync_end,
-    join,
 )
 from sipdmq.errors import DecodeError
 

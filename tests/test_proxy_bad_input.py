@@ -288,9 +288,10 @@ class CookieTests(CallTestCase):
     def setUp(self) -> None:
         super().setUp()
         _, reached = self.invite(mark="dialog")
-        ((answer, _),) = self.send(respond(reached, 200, "callee"), BOB)
-        self.route = field_of(answer, "Record-Route")
         self.contact = f"sip:bob@{EVIL[0]}"
+        ((answer, _),) = self.send(respond(reached, 200, "callee", [f"Contact: <{self.contact}>"]), BOB)
+        self.route = field_of(answer, "Record-Route")
+        self.callees = field_of(reached, "Record-Route")
 
     def follow(self, route: str, mark: str = "dialog", from_tag: str = "f1", to_tag: str = "callee") -> list[str]:
         """
@@ -310,7 +311,8 @@ class CookieTests(CallTestCase):
 
     def test_right(self) -> None:
         self.assertEqual(self.follow(self.route), [f"BYE {EVIL[0]}"])
-        self.assertEqual(self.follow(self.route, from_tag="callee", to_tag="f1")[0][:3], "BYE")
+        self.contact = f"sip:carol@{CALLER[0]}:{CALLER[1]}"
+        self.assertEqual(self.follow(self.callees, from_tag="callee", to_tag="f1")[0][:3], "BYE")
 
     def test_games(self) -> None:
         """
@@ -328,6 +330,8 @@ class CookieTests(CallTestCase):
         self.assertEqual(self.follow(self.route, from_tag="f2"), refused)
         self.assertEqual(self.follow(self.route, from_tag="callee", to_tag="f" * 8000), refused)
         self.assertEqual(self.follow(self.route, to_tag=""), refused)
+        self.assertEqual(self.follow(self.callees), refused)
+        self.assertEqual(self.follow(self.route, from_tag="callee", to_tag="f1"), refused)
 
     def tearDown(self) -> None:
         self.wait(300)

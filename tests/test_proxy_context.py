@@ -198,6 +198,22 @@ class ForkTests(ProxyTestCase):
         self.pump(40)
         self.assert_nothing_left()
 
+    def test_a_cancel_says_why(self) -> None:
+        """
+        RFC 3326 §3.1: who hears that another has answered shows no missed call.
+        """
+        self.request()
+        self.answer(180, BOB)
+        self.answer(200, CAROL)
+        reasons = self.last("CANCEL", BOB).headers.get_all("reason")
+        self.assertEqual(reasons, ['SIP;cause=200;text="Call completed elsewhere"'])
+
+    def test_a_cancel_after_a_6xx_says_which(self) -> None:
+        self.request()
+        self.answer(180, BOB)
+        self.answer(603, CAROL)
+        self.assertEqual(self.last("CANCEL", BOB).headers.get_all("reason"), ['SIP;cause=603;text="Decline"'])
+
     def test_a_2xx_that_crosses_the_cancel_is_forwarded(self) -> None:
         self.request()
         self.answer(180, BOB)

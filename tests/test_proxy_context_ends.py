@@ -83,6 +83,29 @@ class CancelTests(ProxyTestCase):
         self.pump(40)
         self.assert_nothing_left()
 
+    def test_the_reason_goes_with_it(self) -> None:
+        """
+        RFC 3326 §2; also where the CANCEL has to wait, and not a second one's.
+        """
+        reasons = ['SIP;cause=600;text="Busy Everywhere"', "Q.850;cause=17"]
+        self.request()
+        self.answer(180, BOB)
+        self.request("CANCEL", headers=[f"Reason: {reason}" for reason in reasons])
+        self.request("CANCEL", headers=["Reason: SIP;cause=200"])
+        self.answer(100, CAROL)
+        for host in (BOB, CAROL):
+            self.assertEqual(self.last("CANCEL", host).headers.get_all("reason"), reasons)
+
+    def test_none_goes_with_it(self) -> None:
+        for text in ("", "x" * 501):
+            self.request()
+            self.answer(180, BOB)
+            self.request("CANCEL", headers=[f"Reason: {text}"] if text else ())
+            self.assertNotIn("reason", self.last("CANCEL", BOB).headers)
+            self.layer.stop()
+            self.proxy.stop()
+            self.transport.sent.clear()
+
     def test_of_branches_that_never_answer(self) -> None:
         self.request()
         self.cancel()

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.core.routes import Side, contact_mark
+from sipdmq.core.cookies import Side, contact_mark
 from sipdmq.errors import ParseError, RequestRefused
 from sipdmq.proxy.forward import (
     callee_side,

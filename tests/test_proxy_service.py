@@ -4,6 +4,8 @@ The proxy as a whole: Record-Route and what follows it, ACK, loops, and what is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from zope.interface.verify import verifyObject
 
 from sipdmq.errors import RequestRefused
@@ -177,16 +179,26 @@ class DialogTests(ProxyTestCase):
     alice = PHONE
     bob = Source(Protocol.UDP, BOB, 5060, UDP)
 
-    def call(self, destination: Destination, contact: str, alice_contact: str = "sip:alice@198.51.100.7:5062") -> None:
+    def call(
+        self,
+        destination: Destination,
+        contact: str,
+        alice_contact: str = "sip:alice@198.51.100.7:5062",
+        above: Sequence[str] = (),
+    ) -> None:
         """
         Alice calls, bob answers with a Contact.
+
+        @param above: the Record-Routes of those between us and bob.
         """
         self.route_to(destination)
         self.request(source=self.alice, headers=(f"Contact: <{alice_contact}>",))
         invite = self.last("INVITE")
         self.record_routes = invite.headers.get_all("record-route")
         self.contacts = (alice_contact, contact)
-        self.answer(200, self.transport.sent[-1][1].host)
+        headers = [("Record-Route", value) for value in (*above, *self.record_routes)]
+        self.answer(200, self.transport.sent[-1][1].host, headers=[*headers, ("Contact", f"<{contact}>")])
+        self.route_set = self.last(200).headers.get_all("record-route")[::-1]
         self.user.destinations = lambda verdict: ()
         self.transport.sent.clear()
 
@@ -195,7 +207,7 @@ class DialogTests(ProxyTestCase):
         One of them sends a request along the route set.
         """
         tags = ("f1", "t1") if is_from_caller else ("t1", "f1")
-        route_set = list(reversed(self.record_routes)) if is_from_caller else self.record_routes
+        route_set = self.route_set if is_from_caller else self.record_routes
         source = self.alice if is_from_caller else self.bob
         transport = source.protocol.name
         data = request_bytes(
@@ -326,9 +338,8 @@ class DialogTests(ProxyTestCase):
         self.resolver.names["edge.example.net"] = None
         path = f"<sip:{CAROL};lr>"
         phone = binding("sip:bob@10.0.0.2", path=path, flow="flow9")
-        self.call(Destination(phone.contact, path=path, binding=phone), phone.contact)
+        self.call(Destination(phone.contact, path=path, binding=phone), phone.contact, above=(path,))
         self.assertEqual(len(self.record_routes), 1)
-        self.record_routes.insert(0, path)
         self.in_dialog("ACK", number=1)
         self.assertEqual(self.where("ACK"), [f"udp:{CAROL}:5060"])
         self.assertEqual(self.last("ACK").headers.get("route"), path)

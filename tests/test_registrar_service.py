@@ -45,6 +45,7 @@ class FakeTransaction:
         self.source = source
         self.to_tag = ""
         self.is_cancelled = False
+        self.cancel_reasons: list[str] = []
         self.responses: list[Response] = []
         self._merged = merged
 
@@ -56,6 +57,9 @@ class FakeTransaction:
 
     def is_merged(self) -> bool:
         return self._merged
+
+    def hold_small(self) -> None:
+        raise NotImplementedError
 
     def drop(self) -> None:
         raise NotImplementedError

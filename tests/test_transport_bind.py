@@ -106,6 +106,14 @@ class BindTests(SynchronousTestCase):
         self.assertEqual([opened.fileno() for opened in made], [-1])
 
 
+    def test_udp_has_more_room_for_what_leaves_than_by_default(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+            by_default = plain.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        opened = bind_listener(local(Protocol.UDP))
+        self.addCleanup(opened.close)
+        self.assertGreater(opened.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), by_default)
+
+
 class FamilyTests(SynchronousTestCase):
     """
     A colon is IPv6.

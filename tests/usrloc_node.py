@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -68,6 +68,7 @@ class FakeCluster:
         self.inherited: set[str] = set()
         self.passed_on: set[str] = set()
         self.differences: dict[str, float] = {}
+        self.under_way: set[tuple[NodeName, str]] = set()
         self.restorers: dict[NodeName, NodeName] = {}
         self.owed: list[tuple[NodeName, float]] = []
 
@@ -77,6 +78,9 @@ class FakeCluster:
     def put_for(self, node: NodeName, channel: str, key: str, change: Any, age: float = 0.0) -> Any:
         self.put_ones.append((node, key, change))
         return self.full
+
+    def is_under_way(self, node: NodeName, channel: str, key: str) -> bool:
+        return (node, key) in self.under_way
 
     def owe(self, node: NodeName, channel: str, age: float) -> None:
         self.owed.append((node, age))
@@ -120,6 +124,7 @@ class UsrlocTestCase(SynchronousTestCase):
 
     settings: dict[str, Any] = {}
     use_domain = False
+    init_with_single = False
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -131,7 +136,7 @@ class UsrlocTestCase(SynchronousTestCase):
         )
         self.peer = UsrlocPeer(
             self.clock, self.now, self.store, self.form, UsrlocConfig(**self.settings), Limits(contacts=20),
-            self.cluster, self.cluster, self.cluster,
+            self.cluster, self.cluster, self.cluster, self.init_with_single,
         )  # fmt: skip
         self.addCleanup(self.peer.stop)
 
@@ -151,7 +156,7 @@ class UsrlocTestCase(SynchronousTestCase):
         host = "203.0.113.1" if sender is None else sender.name.host
         message = ChannelMessage("usrloc", sender, Source(Protocol.UDP, host, 5060, UDP), "application/json", body, 1)
         self.peer.keys_of(message)
-        reply = self.successResultOf(self.peer.message_received(message))
+        reply = self.successResultOf(maybeDeferred(self.peer.message_received, message))
         self.assertEqual(reply.body, b"")
         status: int = reply.status
         return status

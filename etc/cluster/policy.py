@@ -4,8 +4,11 @@ An example of a policy that speaks over the cluster: what a routing script does 
     [node]
     policy = policy:Policy
 
-It does what the built-in policy does, and besides: it answers a MESSAGE to C{cluster-...} at this node with what the
-functions of C{node.dmq} say, and keeps the nodes informed of a word of the day over a channel of its own, C{word}.
+L{Policy} does what the built-in policy does, and besides: it answers a MESSAGE to C{cluster-...} at this node with what
+the functions of C{node.dmq} say, and keeps the nodes informed of a word of the day over a channel of its own, C{word}.
+L{ReplicatingPolicy} and L{HubPolicy} copy REGISTERs, for nodes with C{[usrloc] enable = 0}.
+
+Between them they call every function that there is.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ class Policy(DefaultPolicy):
 
     def __init__(self) -> None:
         self.word = "none yet"
+        self.heard_of = 0
 
     async def route(self, request: Any, node: Any) -> None:
         """
@@ -36,9 +40,6 @@ class Policy(DefaultPolicy):
             # A policy has to answer: this refusal is the answer.
             raise RequestRefused(480, reason=await self.command(user.removeprefix("cluster-"), request, node.dmq))
         await super().route(request, node)
-        # With [usrloc] enable = 0, a REGISTER could be copied to all nodes here, in place of [dmq] replicate:
-        #     if request.method == "REGISTER" and not node.dmq.is_from_node(request):
-        #         node.dmq.t_replicate(request)
 
     async def command(self, name: str, request: Any, dmq: Any) -> str:
         """
@@ -62,6 +63,11 @@ class Policy(DefaultPolicy):
             dmq.change_status("sip:127.0.0.4:5060", "disabled")
         elif name == "remove":
             dmq.remove_node("sip:127.0.0.4:5060")
+        elif name == "count":
+            return f"{self.heard_of} messages from other nodes"
+        elif name == "leave":  # for good: all nodes are told, and this one asks for nothing more
+            await dmq.leave()
+            return "gone"
         return f"the word is {self.word}"
 
     def heard(self, message: Any) -> int:
@@ -78,7 +84,42 @@ class Policy(DefaultPolicy):
         KDMQ from nodes that may send. Without this method, and where it decides nothing, messages are handled.
         """
         if request.kdmq.channel == "word":
-            if not node.dmq.is_from_node(request):
+            if not node.dmq.is_from_node(request):  # of a network in [dmq] allow, but no node
                 raise RequestRefused(403)
-            node.dmq.process_message(request)  # now; handle_message(request) by the queue. Neither returns, unless
-            # asked to by a second argument, True.
+            # Now, whatever waits in the queue. Kamailio's "continue": it returns, and there is more to do here.
+            if node.dmq.process_message(request, True):
+                self.heard_of += 1
+        else:
+            node.dmq.handle_message(request)  # by the queue; it does not return: nothing behind it would be done
+
+
+class ReplicatingPolicy(Policy):
+    """
+    Copies each REGISTER of a phone to all nodes, as C{dmq_t_replicate()} in a routing script. C{[dmq] replicate =
+    REGISTER} does the same by itself; here it can be made to depend on something.
+    """
+
+    passes_on = False
+
+    async def route(self, request: Any, node: Any) -> None:
+        """
+        All requests but KDMQ.
+        """
+        if request.method != "REGISTER":
+            await super().route(request, node)
+        elif node.dmq.is_from_node(request):  # a copy: the node that made it has seen the password
+            node.save(request)
+            if self.passes_on:
+                node.dmq.t_replicate(request, skip_loop_test=True)
+        else:
+            await super().route(request, node)  # answered first: nobody waits for the copies
+            node.dmq.t_replicate(request)
+
+
+class HubPolicy(ReplicatingPolicy):
+    """
+    Passes copies on, too: for a node in the middle of others that do not know one another. Only Max-Forwards ends what
+    goes round in circles, so there should be one such node.
+    """
+
+    passes_on = True

@@ -108,6 +108,11 @@ class CallRecords:
             pass  # whatever the phone wrote there, the call is answered
         self._calls.answered(request.call_id, request.from_.tag, response.status, to_tag, contact, self._now())
 
+    def ack_relayed(self, request: Request) -> None:
+        """
+        See L{ICallListener.ack_relayed}: the record says when the call was answered.
+        """
+
     def call_failed(self, request: Request, status: int) -> None:
         """
         See L{ICallListener.call_failed}.

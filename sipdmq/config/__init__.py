@@ -5,8 +5,10 @@ L{sections<sipdmq.config.sections>} has all keys with their defaults, L{file<sip
 
 from __future__ import annotations
 
+from sipdmq.config.dialog import DialogConfig
 from sipdmq.config.dmq import DMQConfig
 from sipdmq.config.file import load
+from sipdmq.config.htable import HtableConfig
 from sipdmq.config.presence import PresenceConfig
 from sipdmq.config.sections import (
     AuthConfig,
@@ -28,9 +30,11 @@ __all__ = [
     "AuthConfig",
     "CallsConfig",
     "DMQConfig",
+    "DialogConfig",
     "DnsConfig",
     "GatewayConfig",
     "GatewayTarget",
+    "HtableConfig",
     "LimitsConfig",
     "NodeConfig",
     "NodeSection",

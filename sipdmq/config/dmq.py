@@ -7,11 +7,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from sipdmq.config import values
-from sipdmq.config.values import WrongPart, key
+from sipdmq.config.values import Network, WrongPart, key, networks
 from sipdmq.errors import ConfigError, ParseError
 from sipdmq.records import Listener, Protocol
 from sipdmq.sip.uri import SipURI, parse_sip_uri, same_uri
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from sipdmq.config.sections import NodeConfig
 
 __all__ = ["DMQConfig", "check", "listener_of", "protocol_of"]
-
-Network = IPv4Network | IPv6Network
 
 MAX_ADDRESSES: Final = 100
 _REPLICABLE: Final = ("REGISTER", "PUBLISH")
@@ -88,16 +86,6 @@ def _channel(text: str) -> str:
     return text
 
 
-def _networks(text: str) -> tuple[Network, ...]:
-    networks = []
-    for word in text.split():
-        try:
-            networks.append(ip_network(word))
-        except ValueError as error:
-            raise WrongPart(f"'{word}' must be an address or a network, as 192.0.2.0/24: {error}") from None
-    return tuple(networks)
-
-
 def _methods(text: str) -> tuple[str, ...]:
     methods = tuple(dict.fromkeys(text.upper().split()))
     for method in methods:
@@ -141,7 +129,7 @@ class DMQConfig:
     init_with_single: bool = key(False, values.switch)
     event_callback: str = key("", _callback)
     sl_send: bool = key(False, values.switch)
-    allow: tuple[Network, ...] = key((), _networks)
+    allow: tuple[Network, ...] = key((), networks)
     require_tls: bool = key(False, values.switch)
     farewell: str = key("sipdmq", values.one_of("sipdmq", "all", "none"))
     replicate: tuple[str, ...] = key((), _methods)

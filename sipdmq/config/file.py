@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Final
 
-from sipdmq.config import dmq, presence, usrloc, values
+from sipdmq.config import dialog, dmq, htable, presence, usrloc, values
 from sipdmq.config.sections import (
     AuthConfig,
     CallsConfig,
@@ -44,6 +44,7 @@ _SECTIONS: Final[Mapping[str, type]] = {
     "dmq": dmq.DMQConfig,
     "usrloc": usrloc.UsrlocConfig,
     "presence": presence.PresenceConfig,
+    "dialog": dialog.DialogConfig,
 }
 
 
@@ -67,10 +68,14 @@ def load(path: str) -> NodeConfig:
         raise _syntax_error(path, error) from None
     sections: dict[str, Any] = {}
     gateways = {}
+    htables = {}
     tls_domains: dict[str, TLSDomainConfig] = {}
     for name in parser.sections():
         if name.partition(" ")[0] == "gateway":
             gateways[_gateway_name(path, name)] = _read_section(path, name, GatewayConfig, parser[name])
+            continue
+        if name.partition(" ")[0] == "htable":
+            htables[htable.table_name(path, name)] = _read_section(path, name, htable.HtableConfig, parser[name])
             continue
         if name.partition(" ")[0] == "tls" and name != "tls":
             domain = _tls_domain(path, name)
@@ -80,10 +85,10 @@ def load(path: str) -> NodeConfig:
             continue
         section = _SECTIONS.get(name)
         if section is None:
-            known = _list([*_SECTIONS, "gateway NAME", "tls DOMAIN"])
+            known = _list([*_SECTIONS, "gateway NAME", "htable NAME", "tls DOMAIN"])
             raise ConfigError(path, name, "", f"unknown section; the sections are {known}")
         sections[name] = _read_section(path, name, section, parser[name])
-    config = NodeConfig(path, **sections, gateways=gateways, tls_domains=tls_domains)
+    config = NodeConfig(path, **sections, gateways=gateways, htables=htables, tls_domains=tls_domains)
     _check_together(config)
     return config
 
@@ -164,6 +169,8 @@ def _check_together(config: NodeConfig) -> None:
     dmq.check(config, config.usrloc.enable)
     usrloc.check(config)
     presence.check(config)
+    dialog.check(config)
+    htable.check(config)
     for alias, domain in config.node.aliases:
         if domain not in config.node.domains:
             raise ConfigError(path, "node", "aliases", f"'{alias}' stands for '{domain}', which is not in domains")

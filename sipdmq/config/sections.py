@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sipdmq.config import values
+from sipdmq.config.dialog import DialogConfig
 from sipdmq.config.dmq import DMQConfig
+from sipdmq.config.htable import HtableConfig
 from sipdmq.config.presence import PresenceConfig
 from sipdmq.config.usrloc import UsrlocConfig
 from sipdmq.config.values import GatewayTarget, key
@@ -23,8 +25,10 @@ __all__ = [
     "AuthConfig",
     "CallsConfig",
     "DMQConfig",
+    "DialogConfig",
     "DnsConfig",
     "GatewayConfig",
+    "HtableConfig",
     "LimitsConfig",
     "NodeConfig",
     "NodeSection",
@@ -54,6 +58,7 @@ class NodeSection:
     domains: tuple[str, ...] = key(("localhost", "127.0.0.1"), values.domains)
     aliases: tuple[tuple[str, str], ...] = key((), values.aliases)
     policy: str = key("", values.policy_name)
+    trusted: tuple[values.Network, ...] = key((), values.networks)
 
 
 @dataclass(frozen=True)
@@ -213,6 +218,7 @@ class NodeConfig:
 
     @ivar path: the file as the operator named it, for messages.
     @ivar gateways: by the NAME of their section.
+    @ivar htables: by the NAME of their section.
     @ivar tls_domains: by the DOMAIN of their section, in lower case.
     """
 
@@ -229,6 +235,8 @@ class NodeConfig:
     dmq: DMQConfig = DMQConfig()  # noqa: RUF009 - frozen
     usrloc: UsrlocConfig = UsrlocConfig()  # noqa: RUF009 - frozen
     presence: PresenceConfig = PresenceConfig()  # noqa: RUF009 - frozen
+    dialog: DialogConfig = DialogConfig()  # noqa: RUF009 - frozen
+    htables: Mapping[str, HtableConfig] = field(default_factory=dict)
     tls_domains: Mapping[str, TLSDomainConfig] = field(default_factory=dict)
 
     def beside(self, name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import field
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
 from sipdmq.errors import ParseError
@@ -18,6 +18,7 @@ from sipdmq.sip.uri import SipURI, parse_host_port, parse_sip_uri, same_uri
 
 __all__ = [
     "GatewayTarget",
+    "Network",
     "Read",
     "WrongPart",
     "addresses",
@@ -31,6 +32,7 @@ __all__ = [
     "is_numeric",
     "key",
     "listeners",
+    "networks",
     "one_of",
     "policy_name",
     "seconds",
@@ -84,6 +86,9 @@ def seconds(minimum: float, maximum: float) -> Read:
         return float(text)
 
     return read
+
+
+Network = IPv4Network | IPv6Network
 
 
 class WrongPart(ValueError):
@@ -320,3 +325,16 @@ def codes(text: str) -> frozenset[int]:
     if not re.fullmatch(r"(?:[3-6][0-9]{2}(?:\s+|\Z))*", text):
         raise ValueError("must be final status codes from 300 to 699, separated by spaces")
     return frozenset(int(code) for code in text.split())
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """
+    Addresses and networks, separated by spaces.
+    """
+    found = []
+    for word in text.split():
+        try:
+            found.append(ip_network(word))
+        except ValueError as error:
+            raise WrongPart(f"'{word}' must be an address or a network, as 192.0.2.0/24: {error}") from None
+    return tuple(found)

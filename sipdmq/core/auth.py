@@ -25,7 +25,7 @@ from sipdmq.config import AuthConfig
 from sipdmq.core import refuse
 from sipdmq.core.domains import Domains
 from sipdmq.core.nonces import Nonces, Use
-from sipdmq.errors import ParseError, RequestRefused
+from sipdmq.errors import ParseError, RequestRefused, WrongCredentials
 from sipdmq.interfaces.credentials import ICredentialStore
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.sip.digest import NO_HA1, Credentials, compute_response, format_challenge, parse_credentials
@@ -108,9 +108,9 @@ class Authenticator:
         @param is_proxy: ask with 407 and Proxy-Authenticate, as for all that is passed on; otherwise with 401 and
             WWW-Authenticate, as for REGISTER and whatever ends here (RFC 3261 §22.1).
         @return: the user's name; a Deferred of it if the users are elsewhere.
-        @raise RequestRefused: the same challenge for an unknown user, a wrong password and a replay, by the Deferred if
-            there is one; and at once when there is nothing to check: 401 or 407 with a challenge for each algorithm;
-            400 for credentials of our realm that lack something or name another resource
+        @raise RequestRefused: the same challenge for an unknown user, a wrong password (L{WrongCredentials} both) and a
+            replay, by the Deferred if there is one; and at once when there is nothing to check: 401 or 407 with a
+            challenge for each algorithm; 400 for credentials of our realm that lack something or name another resource
             (RFC 7616 §3.4, §3.4.6). What cannot be read as digest credentials of our realm counts as not there.
             403 for ACK and CANCEL, which cannot be repeated and so are never challenged.
         """
@@ -189,7 +189,8 @@ class Authenticator:
         is_right = hmac.compare_digest(expected, credentials.response)
         if not is_right or not ha1:
             self._refused += 1
-            raise self._challenge(credentials.realm, is_proxy)
+            challenge = self._challenge(credentials.realm, is_proxy)
+            raise WrongCredentials(challenge.status, challenge.headers)
         # Over the whole request: whoever saw it can repeat it, but not change it.
         fingerprint = hash(("\n".join((request.uri_text, *request.headers.lines())), request.body))
         use = self._nonces.use(credentials.nonce, made_at, credentials.number, fingerprint, self._now())

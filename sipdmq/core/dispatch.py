@@ -16,10 +16,11 @@ from zope.interface import implementer
 
 from sipdmq.core import refuse
 from sipdmq.core.auth import fit_answer
+from sipdmq.core.cookies import RouteCookies
 from sipdmq.core.coroutines import close_coroutine, wait_for
 from sipdmq.core.domains import Domains
 from sipdmq.core.functions import SUPPORTED, NodeFunctions, RoutedRequest, check_required
-from sipdmq.core.routes import DIALOG_METHODS, FlowOf, RouteCookies, RouteVerdict, preprocess
+from sipdmq.core.routes import DIALOG_METHODS, FlowOf, RouteVerdict, preprocess
 from sipdmq.errors import ParseError, RequestRefused
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.messages import IFlows, IServerTransaction, ITransactionUser

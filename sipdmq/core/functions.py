@@ -20,7 +20,7 @@ from sipdmq.interfaces.location import ILocationStore
 from sipdmq.interfaces.messages import IServerTransaction, ITransactionUser
 from sipdmq.interfaces.publications import IPublisher, PublicationChange
 from sipdmq.interfaces.routing import IProxy
-from sipdmq.records import Binding, Destination, Source
+from sipdmq.records import Binding, Destination, Protocol, Source
 from sipdmq.sip.message import Request
 from sipdmq.sip.uri import URI, SipURI, parse_request_uri
 
@@ -97,6 +97,7 @@ class NodeFunctions:
     The C{node} of L{IRoutingPolicy.route<sipdmq.interfaces.routing.IRoutingPolicy.route>}.
 
     @ivar dmq: L{sipdmq.dmq.functions.DMQFunctions}, the cluster; L{None} where the node is in none.
+    @ivar tables: the shared tables of C{[htable NAME]}, L{ITable<sipdmq.interfaces.tables.ITable>} by NAME.
     @ivar lookup_elsewhere: asks the cluster for an AoR that this node does not know, while it still syncs; L{None}
         where the node is in none.
     @ivar publisher: L{IPublisher<sipdmq.interfaces.publications.IPublisher>}; L{None} where C{[presence] enable = 0}.
@@ -123,6 +124,7 @@ class NodeFunctions:
         self._authenticator = authenticator
         self._credentials = None if credentials is None else ICredentialStore(credentials)
         self.dmq: Any = None
+        self.tables: Any = {}
         self.lookup_elsewhere: Callable[[str], Deferred[tuple[Binding, ...]]] | None = None
         self.publisher: IPublisher | None = None
 
@@ -155,6 +157,7 @@ class NodeFunctions:
             asked.
         @raise RequestRefused: 401 for what ends here, REGISTER and PUBLISH, and 407 for others with a challenge; 403
             for who speaks for somebody else than himself, or for a domain that is not ours.
+        @raise WrongCredentials: 401 or 407 likewise, for who has answered a challenge wrongly.
         """
         authenticator = self._authenticator
         if authenticator is None:
@@ -272,6 +275,9 @@ class NodeFunctions:
                 except ParseError as error:  # the policy's mistake, not the client's
                     raise ValueError(f"relay to '{to}': {error.reason}") from None
             to = (Destination(to or message.uri_text),)
+        is_unproven = self._authenticator is not None and not request.user
+        if is_unproven and request.method == "INVITE" and request.source.protocol is Protocol.UDP:
+            request.transaction.hold_small()
         self._proxy.relay(
             request.transaction,
             message,

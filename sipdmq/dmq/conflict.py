@@ -28,10 +28,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from sipdmq.core.contacts import MAX_ANSWER, answer_size, identity, known_until, remembered_until
+from sipdmq.core.contacts import CONTACT_OVERHEAD, MAX_ANSWER, answer_size, identity, known_until, remembered_until
 from sipdmq.records import Binding
 
-__all__ = ["Answer", "Limits", "Merged", "laid_to_rest", "merge", "rank"]
+__all__ = ["Answer", "Encode", "Limits", "Merged", "laid_to_rest", "merge", "rank"]
 
 MAX_OTHER_RUIDS: Final = 4
 
@@ -213,6 +213,20 @@ def merge(
     @param incoming: of the same AoR; for a removal C{removed} is set and C{expires_at} the latest known of it.
     @param now: seconds since the epoch.
     """
+    if _is_plain(incoming, now, limits):
+        if len(records) == 1 and records[0] == incoming:
+            return Merged(records)
+        if _is_news(records, incoming, limits):
+            return Merged((incoming,))
+    return _merge_any(records, incoming, now, limits, encode)
+
+
+def _merge_any(
+    records: Sequence[Binding], incoming: Binding, now: int, limits: Limits, encode: Encode
+) -> Merged:
+    """
+    As L{merge}, whatever the records are.
+    """
     if incoming.last_modified > now + limits.clock_error:
         return Merged(records, None, "last_modified lies in the future")
     name = identity(incoming)
@@ -257,6 +271,42 @@ def merge(
         result[at] = kept
         changed = _viewed(result, encode)
     return Merged(changed, None if is_over else _answer_for(changed, at, incoming, order < 0, encode))
+
+
+def _is_plain(incoming: Binding, now: int, limits: Limits) -> bool:
+    """
+    Whether a record is as nearly all are: a live one of some time, with room for it in any answer.
+    """
+    return not (
+        incoming.removed
+        or incoming.known_until
+        or incoming.other_ruids
+        or not 0 < incoming.last_modified <= now + limits.clock_error
+        or incoming.expires_at <= now
+        or len(incoming.contact) + len(incoming.params) + len(incoming.path) + CONTACT_OVERHEAD > MAX_ANSWER
+    )
+
+
+def _is_news(records: Sequence[Binding], incoming: Binding, limits: Limits) -> bool:
+    """
+    Whether a plain record is all that there will be of its AoR, seen at a glance: it is the first one, or a refresh
+    of the only one by the same name, and nothing of what was there has to be kept.
+    """
+    if not records:
+        return limits.contacts > 0
+    if len(records) > 1:
+        return False
+    stored = records[0]
+    return (
+        stored.last_modified < incoming.last_modified
+        and stored.ruid == incoming.ruid
+        and stored.contact == incoming.contact != ""
+        and stored.instance == incoming.instance
+        and stored.reg_id == incoming.reg_id
+        and not stored.removed
+        and not stored.other_ruids
+        and known_until(stored) <= incoming.expires_at
+    )
 
 
 def _answer_for(

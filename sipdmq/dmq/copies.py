@@ -14,11 +14,11 @@ from zope.interface import implementer
 from sipdmq.core.domains import Domains
 from sipdmq.core.functions import RoutedRequest
 from sipdmq.dmq.envelope import length_limit, message_length
-from sipdmq.dmq.links import KdmqSender
 from sipdmq.dmq.membership import Membership
 from sipdmq.dmq.own_headers import registered_values, remove_own_headers, write_published, write_registered
 from sipdmq.dmq.presence_form import PresenceForm
 from sipdmq.dmq.screen import Senders
+from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.usrloc_form import UsrlocForm
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.location import ILocationStore

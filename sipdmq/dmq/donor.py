@@ -4,14 +4,14 @@ Syncs and repairs: what other nodes are sent of the location store, page by page
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from sipdmq.dmq.errands import SYNC, Errand
+from sipdmq.dmq.errands import SYNC_OF_OURS, SYNCS, Errand
 from sipdmq.interfaces.location import ILocationStore
 from sipdmq.records import Binding, ClusterNode, NodeName, Origin, Page, Update
 
@@ -19,10 +19,10 @@ __all__ = ["Donor"]
 
 log = Logger()
 
-PAGE_AORS: Final = 50
-"""Users that are put into the outbox at once: a millisecond of work, then SIP is served again."""
+PAGE_AORS = 250
+"""Users that are put into the outbox at once: some milliseconds of work, then SIP is served again."""
 PAGE_PAUSE: Final = 0.001
-"""Seconds in between, at least: enough for what has arrived meanwhile."""
+"""Seconds in between, at least: enough for what has arrived meanwhile. The reactor waits no less."""
 
 
 class Donor:
@@ -71,6 +71,7 @@ class Donor:
         self._running: dict[NodeName, IDelayedCall | None] = {}
         self._errands: dict[NodeName, Errand] = {}
         self._queues: dict[NodeName, dict[str, float]] = {}
+        self._postponed: dict[NodeName, Errand] = {}
 
     def __len__(self) -> int:
         return len(self._running)
@@ -83,11 +84,13 @@ class Donor:
         running = self._errands.get(node.name)
         if running is None:
             self._begin(node, errand)
-        elif errand.kind != SYNC or running.kind != SYNC:
+        elif errand.kind not in SYNCS or running.kind not in SYNCS:
             queue = self._queues.setdefault(node.name, {})
             queue[errand.kind] = min(errand.since, queue.get(errand.kind, errand.since))
 
     def _begin(self, node: ClusterNode, errand: Errand) -> None:
+        if errand.kind == SYNC_OF_OURS:
+            node = node._replace(is_sipdmq=True)  # before its hello has come
         self._running[node.name] = None
         self._errands[node.name] = errand
         self._later(node, self._run(node, errand), 0)
@@ -97,15 +100,26 @@ class Donor:
         errand = self._errands.pop(node.name)
         queue = self._queues.pop(node.name, {})
         if was_cut_short:
-            ages = [since for kind, since in ((errand.kind, errand.since), *queue.items()) if kind != SYNC]
+            ages = [since for kind, since in ((errand.kind, errand.since), *queue.items()) if kind not in SYNCS]
             if ages:
                 self._owe(node, self._clock.seconds() - min(ages))
+            for kind in SYNCS:
+                if kind == errand.kind or kind in queue:
+                    self._postponed[node.name] = Errand(kind)
         elif queue:
             kind = next(iter(queue))
             since = queue.pop(kind)
             if queue:
                 self._queues[node.name] = queue
             self._begin(node, Errand(kind, since))
+
+    def node_up(self, node: ClusterNode) -> None:
+        """
+        A node is active: what it has asked for when it was not, or could not be sent to the end, it gets now.
+        """
+        errand = self._postponed.pop(node.name, None)
+        if errand is not None:
+            self.serve(node, errand)
 
     def stop(self) -> None:
         """
@@ -117,6 +131,7 @@ class Donor:
         self._running.clear()
         self._errands.clear()
         self._queues.clear()
+        self._postponed.clear()
 
     def _later(self, node: ClusterNode, run: Iterator[Any], delay: float) -> None:
         if node.name in self._running:
@@ -150,20 +165,21 @@ class Donor:
         cursor = None
         count = since_pause = users = 0
         while True:
-            pages: list[tuple[Iterable[Any], Any]] = []
+            pages: list[tuple[dict[Any, list[Any]], Any]] = []
             reading = self._page(cursor).addCallback(pages.append)
             if not pages:
                 yield reading
             if not pages:
                 return
-            users_of_page, cursor = pages[0]
-            for user in users_of_page:
-                # As they are now: what a phone has changed meanwhile is in the outbox already, and must not be
-                # followed by what was before.
-                records: list[Any] = []
-                reading = self._read(user, records)
-                if not reading.called:
-                    yield reading
+            by_user, cursor = pages[0]
+            is_current = reading.called
+            for user, records in by_user.items():
+                if not is_current:
+                    # As they are now: what a phone has changed meanwhile is in the outbox already, and must not be
+                    # followed by what was before.
+                    reading = self._read(user, records)
+                    if not reading.called:
+                        yield reading
                 users += 1
                 for record in records:
                     if not is_wanted(record):
@@ -172,28 +188,35 @@ class Donor:
                     count += 1
                     since_pause += 1
                     if isinstance(full, Deferred) and not full.called:
+                        is_current = False
                         yield full
                 if since_pause >= self._batch_size if self._batch_size else users >= PAGE_AORS:
                     since_pause = users = 0
+                    is_current = False
                     yield None
             if cursor is None:
                 break
-        if errand.kind == SYNC and node.is_sipdmq:
+        if errand.kind == SYNC_OF_OURS:
             self._put_end(node, count)
         if count:
             log.info("{node} was sent {count} {what}", node=str(node.name), count=count, what=self.what)
 
     def _age(self, errand: Errand) -> float:
-        return 0.0 if errand.kind == SYNC else self._clock.seconds() - errand.since
+        return 0.0 if errand.kind in SYNCS else self._clock.seconds() - errand.since
 
-    def _page(self, cursor: Any) -> Deferred[tuple[Iterable[Any], Any]]:
+    def _page(self, cursor: Any) -> Deferred[tuple[dict[Any, list[Any]], Any]]:
         """
-        @return: the users of one page, and the cursor of the next.
+        @return: the records of one page by their users, and the cursor of the next.
         """
+
+        def by_aor(page: Page) -> tuple[dict[Any, list[Any]], Any]:
+            found: dict[Any, list[Any]] = {}
+            for binding in page.bindings:
+                found.setdefault(binding.aor, []).append(binding)
+            return found, page.cursor
+
         reading: Deferred[Page] = self._store.pages(cursor)
-        return reading.addCallback(
-            lambda page: (dict.fromkeys(binding.aor for binding in page.bindings), page.cursor)
-        )
+        return reading.addCallback(by_aor)
 
     def _read(self, aor: Any, found: list[Any]) -> Deferred[Any]:
         def look(records: tuple[Binding, ...]) -> tuple[Binding, ...]:

@@ -10,6 +10,7 @@ from sipdmq.records import ClusterNode, NodeName
 
 __all__ = [
     "Effect",
+    "GiveAll",
     "NodeDisabled",
     "NodeDown",
     "NodeForgotten",
@@ -115,13 +116,20 @@ class Sync(NamedTuple):
     """
     Ask a node for all that it has: it knows us, so its answer comes to us.
 
-    @ivar single: ask nobody else (C{init_with_single}).
     @ivar is_repair: it is a Kamailio that was lost for a while, and cannot repair anybody: its heir asks it.
     """
 
     node: ClusterNode
-    single: bool
     is_repair: bool = False
+
+
+class GiveAll(NamedTuple):
+    """
+    Send a Kamailio all that we have, though it does not ask: it did so when it first heard of anybody, and that was our
+    empty question, which told it of nobody.
+    """
+
+    node: ClusterNode
 
 
 class Warn(NamedTuple):
@@ -132,4 +140,6 @@ class Warn(NamedTuple):
     text: str
 
 
-Effect = SendList | NodeUp | NodeDown | NodeDisabled | NodeRestarted | NodeForgotten | SayHello | Sync | Warn
+Effect = (
+    SendList | NodeUp | NodeDown | NodeDisabled | NodeRestarted | NodeForgotten | SayHello | Sync | GiveAll | Warn
+)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from sipdmq.dmq.lines import name_of
 from sipdmq.errors import ParseError
@@ -101,20 +102,46 @@ def kdmq_request(
     @param max_forwards: never 0: a usual script of Kamailio refuses that.
     @raise ValueError: the channel cannot be named that, or the content type has a line break.
     """
+    head = _head(channel, receiver, sender, content_type, agent, max(1, max_forwards))
+    length, from_, call_id = str(len(body)), f"{head.from_};tag={ids.tag()}", ids.call_id()
+    lines = [f"Content-Length: {length}", *head.before, f"From: {from_}", f"Call-ID: {call_id}", *head.behind]
+    first = {**head.first, "content-length": length, "from": from_, "call-id": call_id}
+    return Request("KDMQ", head.uri, Headers([*head.keys], lines, first), body)
+
+
+class _Head(NamedTuple):
+    """
+    What is the same in all messages to one node on one channel.
+
+    @ivar before: the lines between Content-Length and From.
+    @ivar behind: those behind Call-ID.
+    @ivar first: as L{Headers.first}.
+    """
+
+    uri: str
+    from_: str
+    keys: list[str]
+    before: list[str]
+    behind: list[str]
+    first: dict[str, str]
+
+
+@lru_cache(maxsize=256)
+def _head(channel: str, receiver: NodeName, sender: str, content_type: str, agent: str, max_forwards: int) -> _Head:
     check_channel(channel)
     uri = channel_uri(channel, str(receiver))
-    headers = Headers()
-    headers.add("Content-Length", str(len(body)))
-    headers.add("Max-Forwards", str(max(1, max_forwards)))
+    before = Headers()
+    before.add("Max-Forwards", str(max_forwards))
     if content_type:
-        headers.add("Content-Type", content_type)
-    headers.add("To", f"<{uri}>")
-    headers.add("From", f"<{channel_uri(channel, sender)}>;tag={ids.tag()}")
-    headers.add("Call-ID", ids.call_id())
-    headers.add("CSeq", "10 KDMQ")
+        before.add("Content-Type", content_type)
+    before.add("To", f"<{uri}>")
+    behind = Headers()
+    behind.add("CSeq", "10 KDMQ")
     if agent:
-        headers.add("User-Agent", agent)
-    return Request("KDMQ", uri, headers, body)
+        behind.add("User-Agent", agent)
+    keys = ["content-length", *before.keys(), "from", "call-id", *behind.keys()]
+    from_ = f"<{channel_uri(channel, sender)}>"
+    return _Head(uri, from_, keys, before.lines(), behind.lines(), {**before.first, **behind.first})
 
 
 def message_length(request: Request) -> int:

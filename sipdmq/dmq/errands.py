@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-__all__ = ["REPAIR", "RESTORE", "SYNC", "Errand", "Told", "records_for"]
+__all__ = ["REPAIR", "RESTORE", "SYNC", "SYNCS", "SYNC_OF_OURS", "Errand", "Told", "records_for"]
 
 SYNC: Final = "sync"
+SYNC_OF_OURS: Final = "sync of ours"
+SYNCS: Final = (SYNC, SYNC_OF_OURS)
 REPAIR: Final = "repair"
 RESTORE: Final = "restore"
 
@@ -55,9 +57,10 @@ class Errand(NamedTuple):
     """
     What a node is to be sent.
 
-    @ivar kind: L{SYNC}: everything; L{REPAIR}: what this node answers for; L{RESTORE}: what anybody answers for; else
-        the name of a node: what that one changed last.
-    @ivar since: of that, what was changed since then, seconds of the clock; of no meaning for L{SYNC}.
+    @ivar kind: L{SYNC}: everything; L{SYNC_OF_OURS}: the same for a node that has said that it is one of ours;
+        L{REPAIR}: what this node answers for; L{RESTORE}: what anybody answers for; else the name of a node: what that
+        one changed last.
+    @ivar since: of that, what was changed since then, seconds of the clock; of no meaning for L{SYNCS}.
     """
 
     kind: str
@@ -67,7 +70,6 @@ class Errand(NamedTuple):
 def records_for(
     errand: Errand,
     since: float,
-    takes_removals: bool,
     answers_for: Callable[[str], bool],
     clock_difference: Callable[[str], float | None],
 ) -> Callable[[Told], bool]:
@@ -75,13 +77,14 @@ def records_for(
     Which records an errand is about.
 
     @param since: C{errand.since} as seconds since the epoch.
-    @param takes_removals: whether a newcomer has a use for removals of what it never had: a Kamailio has none.
     @param answers_for: as L{IMembership.answers_for<sipdmq.interfaces.replication.IMembership.answers_for>}.
     @param clock_difference: as L{IMembership.clock_difference
         <sipdmq.interfaces.replication.IMembership.clock_difference>}.
     """
-    if errand.kind == SYNC:
-        return lambda binding: not binding.is_hidden and (takes_removals or not binding.removed)
+    if errand.kind == SYNC:  # a Kamailio has no use for removals of what it never had
+        return lambda binding: not binding.is_hidden and not binding.removed
+    if errand.kind == SYNC_OF_OURS:
+        return lambda binding: not binding.is_hidden
     earliest = {"": since - _OWN_MARGIN}  # last_modified, by who has told
 
     def is_recent(binding: Told) -> bool:

@@ -36,15 +36,18 @@ class Introductions:
         ask: Callable[[NodeName, bytes], Deferred[Response]],
         private: PrivateChannel,
         introduced: Callable[[NodeName, Hello | None], Any],
+        heard: Callable[[NodeName, Hello], Any],
     ) -> None:
         """
         @param ask: sends a body on the channel C{sipdmq}.
         @param introduced: told what a node is; L{None}: none of ours.
+        @param heard: told what somebody at the address of a node says of it.
         """
         self._clock = IReactorTime(clock)
         self._ask = ask
         self._private = private
         self._introduced = introduced
+        self._heard = heard
         self.clocks = Clocks()
         private.heard = self._hello_received
 
@@ -70,7 +73,7 @@ class Introductions:
 
     def _hello_received(self, message: ChannelMessage, said: Hello) -> None:
         if message.sender is not None and message.sender.name.host == message.source.host:
-            self._introduced(message.sender.name, said)
+            self._heard(message.sender.name, said)
 
     def _compare_clocks(self, name: NodeName, time: float, round_trip: float) -> None:
         difference = self.clocks.heard(name, time + round_trip / 2 - self._private.now(), round_trip)

@@ -54,6 +54,9 @@ _WORDS: Final = {NodeStatus.ACTIVE: "active", NodeStatus.NOT_ACTIVE: "not_active
 _RELEASE: Final = re.compile(r"(kamailio|sipdmq)[ /]\(?([0-9][0-9A-Za-z.\-+~]{0,30})", re.IGNORECASE)
 
 
+_KEPT_LENGTH: Final = 64  # characters: no address is longer, and a stranger could fill the memory with names
+
+
 class NodeLine(NamedTuple):
     """
     One line of a node list.
@@ -79,11 +82,15 @@ class Reading(NamedTuple):
 
 def numeric_host(host: str) -> str | None:
     """
-    An address in its one spelling.
+    An address in its one spelling. Those of the nodes are asked for all day.
 
     @param host: as L{sipdmq.sip.uri.normalize_host} gives it.
     @return: L{None} where it is a name, C{""} where it is the address of nobody in particular.
     """
+    return _numeric_host_kept(host) if len(host) <= _KEPT_LENGTH else _numeric_host(host)
+
+
+def _numeric_host(host: str) -> str | None:
     try:
         address = ip_address(host)
     except ValueError:
@@ -95,6 +102,9 @@ def numeric_host(host: str) -> str | None:
     if address.is_multicast or address.is_unspecified or host == "255.255.255.255":
         return ""
     return host
+
+
+_numeric_host_kept = lru_cache(maxsize=1024)(_numeric_host)
 
 
 def name_of(uri: SipURI) -> NodeName:

@@ -1,5 +1,5 @@
 """
-The way to one other node: requests and their answers, and the outboxes of its channels.
+The way to one other node: the outboxes of its channels, and what becomes of the messages out of them.
 """
 
 from __future__ import annotations
@@ -7,29 +7,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipdmq.dmq.channels import Channels
-from sipdmq.dmq.envelope import kdmq_request, length_limit, message_length
+from sipdmq.dmq.envelope import length_limit
 from sipdmq.dmq.outbox import Batch, Outbox, OutboxLimits, Outcome
-from sipdmq.errors import UnreachableError
-from sipdmq.interfaces.messages import IClientUser, IRequestSender
+from sipdmq.dmq.sender import HEADERS_ROOM, KdmqSender, MessageTooLongError
+from sipdmq.interfaces.messages import IClientUser
 from sipdmq.interfaces.replication import IRepairer
-from sipdmq.records import ClusterNode, Listener, NodeName, Target
-from sipdmq.sip.ids import Ids
-from sipdmq.sip.message import Request, Response
-from sipdmq.sip.timers import RequestTimers
+from sipdmq.records import ClusterNode, NodeName
+from sipdmq.sip.message import Response
 
-__all__ = ["KdmqSender", "Link", "MessageTooLongError"]
+__all__ = ["Link"]
 
 log = Logger()
-
-HEADERS_ROOM: Final = 1000
-"""Bytes that the headers of a message have at most, its Via counted: a message is told from its body by that."""
 
 COMPLAINT_INTERVAL: Final = 60.0
 """Seconds between two lines in the log about records that a node refuses."""
@@ -38,131 +32,41 @@ BACKLOG: Final = 4
 """Windows full of messages that may wait before a sync or a repair pauses: more only costs memory."""
 
 
-class MessageTooLongError(UnreachableError):
-    """
-    The receiver would not read a message of this length.
-    """
+_OUTCOMES: Final = {404: Outcome.NO_CHANNEL, 503: Outcome.BUSY}
 
 
 @implementer(IClientUser)
-class _Waiting:
+class _Sent:
     """
-    Who waits for the answer to one request.
+    A message out of an outbox that waits for its answer.
     """
 
-    def __init__(self) -> None:
-        self.answer: Deferred[Response] = Deferred()
+    __slots__ = ("_link", "batch", "box", "channel")
+
+    def __init__(self, link: Link, channel: str, box: Outbox, batch: Batch) -> None:
+        self._link = link
+        self.channel = channel
+        self.box = box
+        self.batch = batch
 
     def response_received(self, response: Response) -> None:
-        if response.status >= 200 and not self.answer.called:
-            self.answer.callback(response)
+        """
+        See L{IClientUser.response_received}.
+        """
+        if response.status >= 200:
+            self._link.ended(self, response)
 
     def timed_out(self) -> None:
-        if not self.answer.called:
-            self.answer.errback(UnreachableError("no answer"))
+        """
+        See L{IClientUser.timed_out}.
+        """
+        self._link.ended(self, None)
 
     def unreachable(self, reason: str) -> None:
-        if not self.answer.called:
-            self.answer.errback(UnreachableError(reason))
-
-
-class KdmqSender:
-    """
-    Sends KDMQ requests from this node.
-
-    @ivar sent: how many.
-    @ivar timers: of each request.
-    """
-
-    def __init__(
-        self,
-        sender: IRequestSender,
-        ids: Ids,
-        local: NodeName,
-        listener: Listener,
-        timers: RequestTimers,
-        agent: str,
-    ) -> None:
         """
-        @param local: how this node calls itself.
-        @param listener: where it sends from, to nodes of the same transport.
-        @param agent: for User-Agent.
+        See L{IClientUser.unreachable}.
         """
-        self._sender = IRequestSender(sender)
-        self._ids = ids
-        self._local = str(local)
-        self._listener = listener
-        self.timers = timers
-        self._agent = agent
-        self._cert_names: dict[NodeName, str] = {}
-        self.sent = 0
-
-    def know_as(self, name: NodeName, host: str) -> None:
-        """
-        The URI of a node has a host name: that is what its certificate has to show.
-        """
-        self._cert_names[name] = host
-
-    def forget(self, name: NodeName) -> None:
-        """
-        The inverse of L{know_as}.
-        """
-        self._cert_names.pop(name, None)
-
-    def cert_name(self, name: NodeName) -> str:
-        """
-        What the certificate of a node has to show: the host of its URI.
-        """
-        return self._cert_names.get(name, name.host)
-
-    def target_of(self, name: NodeName) -> Target:
-        """
-        Where a node is reached: by the transport of its URI, whatever the size, over one connection that is kept.
-        """
-        listener = self._listener if self._listener.protocol is name.protocol else None
-        return Target(
-            name.protocol, name.host, name.port, fixed=True, listener=listener, name=self._cert_names.get(name, "")
-        )
-
-    def _request(
-        self, node: ClusterNode, channel: str, body: bytes, content_type: str, max_forwards: int
-    ) -> Request:
-        request = kdmq_request(
-            channel, node.name, self._local, body, content_type, self._ids, self._agent, max_forwards
-        )
-        limit = length_limit(node)
-        length = message_length(request)
-        if length >= limit:
-            raise MessageTooLongError(f"{length} bytes for {node.name}, which reads less than {limit}")
-        return request
-
-    def send(
-        self, node: ClusterNode, channel: str, body: bytes, content_type: str, max_forwards: int = 1
-    ) -> Deferred[Response]:
-        """
-        Send a message.
-
-        @return: fires with the final response, later; fails with UnreachableError when none comes in time, at once
-            with MessageTooLongError when nothing was sent.
-        """
-        try:
-            request = self._request(node, channel, body, content_type, max_forwards)
-        except MessageTooLongError as error:
-            return fail(error)
-        self.sent += 1
-        waiting = _Waiting()
-        self._sender.send_request(request, (self.target_of(node.name),), waiting, timers=self.timers)
-        return waiting.answer
-
-    def send_stateless(self, node: ClusterNode, channel: str, body: bytes, content_type: str) -> None:
-        """
-        Send a message once, whatever comes of it.
-
-        @raise UnreachableError: it cannot be sent.
-        """
-        request = self._request(node, channel, body, content_type, 1)
-        self.sent += 1
-        self._sender.send_stateless(request, self.target_of(node.name))
+        self._link.ended(self, None)
 
 
 class Link:
@@ -237,9 +141,12 @@ class Link:
         if box is None:
             peer = self._channels.find(channel)
             batch = getattr(peer, "batch_contacts", self._limits.batch_changes)
-            limits = self._limits._replace(batch_changes=batch)
-            group_of = getattr(peer, "group_of", None)
-            box = self._boxes[channel] = Outbox(limits, group_of, getattr(peer, "supersede", None))
+            self._boxes[channel] = box = Outbox(
+                self._limits._replace(batch_changes=batch),
+                getattr(peer, "group_of", None),
+                getattr(peer, "place_of", None),
+                getattr(peer, "supersede", None),
+            )
         return box
 
     def put(self, channel: str, key: str, fragment: bytes, age: float = 0.0) -> Deferred[None] | None:
@@ -257,12 +164,20 @@ class Link:
         was_dirty = box.is_dirty
         if not box.put(key, fragment, since) and box.is_dirty and not was_dirty:
             log.warn("too many changes wait for {node}: it will be repaired", node=str(self.node.name))
-        self._pump(channel)
+        if not box.is_waiting and (channel not in self._calls or box.is_full):
+            self._pump(channel)  # else it will be, with an answer or when the changes have gathered
         if len(box) < BACKLOG * box.capacity:
             return None
         waiting: Deferred[None] = Deferred()
         self._pausing.setdefault(channel, []).append(waiting)
         return waiting
+
+    def is_under_way(self, channel: str, key: str) -> bool:
+        """
+        See L{Outbox.is_under_way}.
+        """
+        box = self._boxes.get(channel)
+        return box is not None and box.is_under_way(key)
 
     def owe(self, channel: str, age: float) -> None:
         """
@@ -376,32 +291,34 @@ class Link:
             log.failure("channel {channel} broke", channel=channel)
             self._done(channel, box, batch, Outcome.REFUSED, "it cannot be encoded")
             return
-        self._unanswered[channel, batch.number] = self._clock.seconds()
-        sending = self._sender.send(self.node, channel, body, content_type)
-        sending.addCallbacks(self._answered, self._failed, (channel, box, batch), {}, (channel, box, batch), {})
-
-    def _answered(self, response: Response, channel: str, box: Outbox, batch: Batch) -> None:
-        status = response.status
-        if status < 300:
-            outcome = Outcome.TAKEN
-        elif status == 404:
-            outcome = Outcome.NO_CHANNEL
-            log.warn("{node} has no channel {channel}", node=str(self.node.name), channel=channel)
-        elif status == 503:
-            outcome = Outcome.BUSY
+        sent = _Sent(self, channel, box, batch)
+        try:
+            self._sender.send_for(sent, self.node, channel, body, content_type)
+        except MessageTooLongError as error:
+            self._done(channel, box, batch, Outcome.REFUSED, error.reason)
         else:
-            outcome = Outcome.REFUSED
-        self._done(channel, box, batch, outcome, f"{status} {response.reason}")
-        self._pump(channel)
+            self._unanswered[channel, batch.number] = self._clock.seconds()
 
-    def _failed(self, failure: Failure, channel: str, box: Outbox, batch: Batch) -> None:
-        if failure.check(MessageTooLongError):
-            self._done(channel, box, batch, Outcome.REFUSED, failure.getErrorMessage())
-            return
-        failure.trap(UnreachableError)
-        sent_at = self._unanswered.get((channel, batch.number), 0.0)
-        self._done(channel, box, batch, Outcome.LOST, "")
-        self._lost(self.node.name, sent_at)
+    def ended(self, sent: _Sent, response: Response | None) -> None:
+        """
+        What became of a message.
+
+        @param response: L{None}: there was none, or it could not be sent.
+        """
+        channel, box, batch = sent.channel, sent.box, sent.batch
+        sent_at = self._unanswered.get((channel, batch.number))
+        if sent_at is None:
+            return  # it is known already
+        if response is None:
+            self._done(channel, box, batch, Outcome.LOST, "")
+            self._lost(self.node.name, sent_at)
+        elif response.status < 300:
+            self._done(channel, box, batch, Outcome.TAKEN, "")
+        else:
+            outcome = _OUTCOMES.get(response.status, Outcome.REFUSED)
+            if outcome is Outcome.NO_CHANNEL:
+                log.warn("{node} has no channel {channel}", node=str(self.node.name), channel=channel)
+            self._done(channel, box, batch, outcome, f"{response.status} {response.reason}")
         self._pump(channel)
 
     def _done(self, channel: str, box: Outbox, batch: Batch, outcome: Outcome, reason: str) -> None:

@@ -100,7 +100,7 @@ class RemoteLookup:
         text = json.dumps(answer, ensure_ascii=False).encode("utf-8", "surrogateescape")
         message = ChannelMessage(self._peer.channel, donor, self._source, "", b"")
         stored = self._peer.apply(decode(text), message)
-        return stored.addCallback(lambda _: self._store.lookup(aor))
+        return (stored or succeed(None)).addCallback(lambda _: self._store.lookup(aor))
 
     def answer(self, value: dict[str, Any], message: ChannelMessage) -> Any:
         """

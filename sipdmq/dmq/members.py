@@ -10,7 +10,7 @@ from sipdmq.dmq.effects import NodeListSettings
 from sipdmq.dmq.lines import format_line
 from sipdmq.records import ClusterNode, NodeName, NodeStatus
 
-__all__ = ["NEVER", "Member", "status_after_timeout"]
+__all__ = ["NEVER", "Member", "probe_pause", "status_after_timeout"]
 
 NEVER: Final = float("-inf")
 
@@ -24,6 +24,7 @@ class Member:
     @ivar line: that it is active, for a list.
     @ivar seen: it was active at some time; otherwise others have told us of it, or the configuration.
     @ivar since: when it was added or left C{ACTIVE}, seconds.
+    @ivar hops: Max-Forwards of what it was sent last.
     @ivar forward: Max-Forwards of the list that is sent to all when it turns out to be there; 0: none.
     @ivar listed: whom it listed as active lately, itself included; L{None} before its first list.
     @ivar listed_at: when that was, seconds.
@@ -36,12 +37,14 @@ class Member:
     @ivar omits_us: it left us out of a list: it takes us for gone.
     @ivar was_lost: it is back, and is no node of ours that would repair what we have missed.
     @ivar start: of one of ours: what it says that tells one start of it from another.
+    @ivar was_alone: it knew of nobody when we first asked it, without a word of ourselves: if it is a Kamailio, it will
+        ask nobody for what he has (WIRE §4).
     """
 
     __slots__ = (
         "_waiting", "answered_at", "asked_at", "excess", "failed_at", "failures", "forward", "has_us", "hello_at",
-        "is_configured", "kind", "line", "listed", "listed_at", "name", "omits_us", "refusals", "release", "seen",
-        "since", "spare", "start", "status", "told", "was_asked_only", "was_lost",
+        "hops", "is_configured", "kind", "line", "listed", "listed_at", "name", "omits_us", "refusals", "release",
+        "seen", "since", "spare", "start", "status", "told", "was_alone", "was_asked_only", "was_lost",
     )
 
     def __init__(self, name: NodeName, now: float, is_configured: bool = False) -> None:
@@ -57,6 +60,7 @@ class Member:
         self.refusals = 0
         self.asked_at = self.answered_at = self.failed_at = self.hello_at = NEVER
         self._waiting = False
+        self.hops = 1
         self.forward = 0
         self.listed: frozenset[NodeName] | None = None
         self.listed_at = NEVER
@@ -67,6 +71,7 @@ class Member:
         self.omits_us = False
         self.was_lost = False
         self.start = ""
+        self.was_alone = False
 
     def __repr__(self) -> str:
         return f"<Member {self.name} {self.status.name} {self.kind or '?'}>"
@@ -77,6 +82,13 @@ class Member:
         Whether it gets what changes.
         """
         return self.status is NodeStatus.ACTIVE
+
+    @property
+    def is_rumour(self) -> bool:
+        """
+        Whether others only spoke of it.
+        """
+        return not self.seen and not self.is_configured
 
     @property
     def is_sipdmq(self) -> bool:
@@ -91,11 +103,12 @@ class Member:
         """
         return ClusterNode(self.name, self.status, self.release, self.is_sipdmq)
 
-    def asked(self, now: float) -> None:
+    def asked(self, now: float, hops: int) -> None:
         """
         A notification leaves for it.
         """
         self.asked_at = now
+        self.hops = hops
         self._waiting = True
 
     def settled(self) -> None:
@@ -130,3 +143,14 @@ def status_after_timeout(
     if is_configured or not settings.remove_inactive:
         return NodeStatus.NOT_ACTIVE
     return NodeStatus.DISABLED
+
+
+def probe_pause(member: Member, settings: NodeListSettings) -> float:
+    """
+    How long a node is left alone before it is probed: twice as long after each failure where a probe opens a
+    connection, until it is as seldom as a ping.
+    """
+    pause = settings.probe_interval
+    if member.name.protocol.is_reliable:
+        pause = min(pause * 2 ** min(member.failures, 10), max(pause, settings.ping_interval))
+    return pause

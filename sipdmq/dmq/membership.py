@@ -18,6 +18,7 @@ from sipdmq.dmq import hello
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.effects import (
     Effect,
+    GiveAll,
     NodeDisabled,
     NodeDown,
     NodeForgotten,
@@ -29,15 +30,16 @@ from sipdmq.dmq.effects import (
     Warn,
 )
 from sipdmq.dmq.introductions import Introductions
-from sipdmq.dmq.links import KdmqSender, Link
+from sipdmq.dmq.links import Link
 from sipdmq.dmq.names import NodeNames
 from sipdmq.dmq.nodelist import NodeList
 from sipdmq.dmq.notification import CONTENT_TYPE, NotificationPeer
 from sipdmq.dmq.outbox import OutboxLimits
 from sipdmq.dmq.repairs import VERB, Repairs
+from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.trust import Trust
 from sipdmq.errors import UnreachableError
-from sipdmq.interfaces.replication import IMembership, INodeListener
+from sipdmq.interfaces.replication import IMembership, INodeListener, ISyncDonor
 from sipdmq.records import ClusterNode, NodeName, NodeStatus, Source
 from sipdmq.sip.message import Response
 
@@ -86,7 +88,10 @@ class Membership:
         self._channels = channels
         self._limits = limits
         self._ping_interval = ping_interval
-        self.introductions = Introductions(clock, self._ask_privately, private, self._introduced)
+        self.introductions = Introductions(
+            clock, self._ask_privately, private, self._introduced,
+            lambda name, said: self.act(nodelist.hello_heard(self._clock.seconds(), name, said.start)),
+        )  # fmt: skip
         self.repairs = Repairs(
             clock, nodelist.local, channels, self._ask_privately, nodelist.nodes, sender.timers.timeout
         )
@@ -310,6 +315,8 @@ class Membership:
             elif isinstance(effect, Sync):
                 if not effect.is_repair or self.restorer_of(effect.node.name) in (None, self.nodelist.local):
                     self._sync(effect.node)
+            elif isinstance(effect, GiveAll):
+                self._give_all(effect.node)
             elif isinstance(effect, Warn):
                 log.warn("{text}", text=effect.text)
 
@@ -359,6 +366,16 @@ class Membership:
                 peer.node_joined(node)
             except Exception:  # noqa: BLE001 - the edge to the channels
                 log.failure("channel {channel} broke", channel=peer.channel)
+
+    def _give_all(self, node: ClusterNode) -> None:
+        self._refresh(node.name)
+        for peer in self._channels:
+            if not ISyncDonor.providedBy(peer):
+                continue
+            try:
+                peer.serve(node)
+            except Exception:  # noqa: BLE001 - the edge to the channels
+                log.failure("a channel broke on {node}", node=str(node.name))
 
     def _data_lost(self, name: NodeName, sent_at: float) -> None:
         self.act(self.nodelist.data_timed_out(self._clock.seconds(), name, sent_at))

@@ -38,10 +38,10 @@ class Readiness:
 
     def __init__(self, what: str = "the node") -> None:
         """
-        @param what: is ready or not, for the log.
+        @param what: for the log.
         """
-        self._what = what
         self.state = SyncState.STARTING
+        self._what = what
         self._listeners: list[Callable[[SyncState], object]] = []
 
     def __repr__(self) -> str:
@@ -87,7 +87,9 @@ class Newcomer:
     LONGEST: Final = 60.0
     """Seconds after which a donor that has told something counts as done: changes of its phones never end."""
     WANTING: Final = 60.0
-    """Seconds after the start in which somebody who has everything may still come."""
+    """Seconds after the start in which somebody who has everything may still come, where only newcomers are there."""
+    RETRY: Final = 10.0
+    """Seconds after which a donor is asked again that is there and has not sent everything."""
     ALONE: Final = 10.0
     """Seconds without any other node after which this one is alone."""
 
@@ -97,15 +99,19 @@ class Newcomer:
         readiness: Readiness,
         ask: Callable[[ClusterNode], Deferred[bool]],
         candidates: Callable[[], Sequence[ClusterNode]],
+        single: bool = False,
     ) -> None:
         """
         @param ask: sends the request; the Deferred says whether it was answered with 2xx.
         @param candidates: the other active nodes.
+        @param single: one that takes the request is the only one, even if it has nothing (C{init_with_single}).
         """
         self._clock = IReactorTime(clock)
         self.readiness = readiness
         self._ask = ask
         self._candidates = candidates
+        self._single = single
+        self._was_accepted = False
         self._donor: ClusterNode | None = None
         self._asked: set[NodeName] = set()
         self._asked_at = 0.0
@@ -113,6 +119,7 @@ class Newcomer:
         self._expected: int | None = None
         self._is_partial = False
         self._is_wanting = False
+        self._failed: set[NodeName] = set()
         self._started_at = self._clock.seconds()
         self._total = 0
         self._call: IDelayedCall | None = None
@@ -130,11 +137,12 @@ class Newcomer:
     @property
     def is_complete(self) -> bool:
         """
-        Whether this node has what there is, as far as it can know: it has asked one who had everything, or nobody else
-        has come for a while.
+        Whether this node has what there is, as far as it can know: one who had everything has sent it to the end. Where
+        there are newcomers only, it has when nobody else has come for a while.
         """
-        is_late = self._clock.seconds() - self._started_at > self.WANTING
-        return self.readiness.is_ready and (is_late or not self._is_wanting)
+        if not self.readiness.is_ready or self._failed:
+            return False
+        return not self._is_wanting or self._clock.seconds() - self._started_at > self.WANTING
 
     def start(self, has_peers: bool) -> None:
         """
@@ -167,9 +175,10 @@ class Newcomer:
 
     def node_up(self, node: ClusterNode) -> None:
         """
-        A node is there. Where only other newcomers were asked so far, it may be the one who has everything.
+        A node is there. Where nobody has sent everything so far, it may be the one who does, now.
         """
-        if self._donor is None and self.readiness.is_ready and not self.is_complete and node.name not in self._asked:
+        is_idle = self._donor is None and self.readiness.is_ready
+        if is_idle and not self.is_complete and (node.name not in self._asked or node.name in self._failed):
             self._next(node)
 
     def node_lost(self, node: ClusterNode) -> None:
@@ -178,16 +187,16 @@ class Newcomer:
         """
         if self._donor is not None and self._donor.name == node.name:
             log.warn("{node} went away while it was telling us everything", node=str(node.name))
-            self._next()
+            self._fail()
 
-    def record_received(self, sender: NodeName | None) -> None:
+    def records_received(self, sender: NodeName | None, count: int) -> None:
         """
-        A record came in.
+        So many records came in.
         """
         if self._donor is None or sender != self._donor.name:
             return
-        self._received += 1
-        self._total += 1
+        self._received += count
+        self._total += count
         self._check()
 
     def end_received(self, sender: NodeName | None, count: int, is_partial: bool = False) -> None:
@@ -206,6 +215,8 @@ class Newcomer:
         is_late = self._clock.seconds() - self._asked_at > self.LONGEST
         if has_all:
             self._is_wanting = self._is_partial
+            if not self._is_partial:
+                self._failed.clear()
         if has_all and self._is_partial:
             self._next()
         elif has_all or (is_late and not self._is_patient()):
@@ -215,10 +226,9 @@ class Newcomer:
 
     def _is_patient(self) -> bool:
         """
-        Whether the donor will say when it has sent all.
+        Whether the donor will say when it has sent all: it was asked as one of ours.
         """
-        donor = self.donor
-        return donor is not None and donor.is_sipdmq
+        return self._donor is not None and self._donor.is_sipdmq
 
     def _wait(self, seconds: float) -> None:
         if self._call is not None and self._call.active():
@@ -231,10 +241,31 @@ class Newcomer:
         if self._donor is None:
             if self.readiness.state is SyncState.STARTING:
                 self.readiness.become(SyncState.READY, "no other node is there")
-        elif self._received and (self._expected is not None or not self._is_patient()):
+            elif self._failed:
+                self._retry()
+        elif self._is_patient():
+            self._fail()  # it would have said that it has nothing, or no more
+        elif self._received or (self._single and self._was_accepted):
+            self._failed.clear()
             self._finish()
         else:
             self._next()
+
+    def _retry(self) -> None:
+        """
+        Of the donors that have failed one that is there.
+        """
+        failed = [node for node in self._candidates() if node.name in self._failed]
+        if failed:
+            self._next(failed[0])
+
+    def _fail(self) -> None:
+        """
+        The donor does not tell everything: the next one, or, when there is none, this one when it is back.
+        """
+        if self._donor is not None:
+            self._failed.add(self._donor.name)
+        self._next()
 
     def _next(self, first: ClusterNode | None = None) -> None:
         """
@@ -251,6 +282,7 @@ class Newcomer:
         self._asked.add(donor.name)
         self._asked_at = self._clock.seconds()
         self._received = 0
+        self._was_accepted = False
         self._expected = None
         self._is_partial = False
         self._wait(self.QUIET)
@@ -260,11 +292,14 @@ class Newcomer:
         if self._donor is not donor:
             return
         if was_accepted is not True:
-            self._next()
+            self._fail()
         else:
+            self._was_accepted = True
             self._wait(self.QUIET)
 
     def _finish(self) -> None:
         self._donor = None
         self.stop()
         self.readiness.become(SyncState.READY, f"{self._total} records came in")
+        if self._failed:
+            self._wait(self.RETRY)

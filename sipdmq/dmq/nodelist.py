@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sipdmq.dmq.effects import Effect, NodeRestarted, SayHello, SendList, Sync
+from sipdmq.dmq.effects import Effect, GiveAll, NodeRestarted, SayHello, SendList, Sync
 from sipdmq.dmq.lines import NodeLine, format_line, line_length
-from sipdmq.dmq.members import NEVER, Member, status_after_timeout
+from sipdmq.dmq.members import NEVER, Member, probe_pause, status_after_timeout
 from sipdmq.dmq.roster import Roster
 from sipdmq.records import NodeName, NodeStatus
 
@@ -32,6 +32,8 @@ MAX_HOPS: Final = 2
 """More in a Max-Forwards does not count: no node sends more, and each hop goes to everybody."""
 HEARSAY_PINGS: Final = 10
 """A node that others spoke of and that never answered is forgotten after so many ping intervals."""
+KAMAILIO_PATIENCE: Final = 10.0
+"""Seconds after its last answer in which a Kamailio is asked whether it is still there."""
 MAX_REFUSALS: Final = 5
 """So often a node that refuses us is probed; then only pinged. It may not have heard of us yet."""
 
@@ -75,7 +77,10 @@ class NodeList(Roster):
                 self._remove(name)
                 continue
             member.refusals = 0
-            self._ask(member, now, MAX_HOPS if member.is_configured and self.is_alone else 1)
+            if member.is_configured and self.is_alone:
+                self._ask(member, now, MAX_HOPS)
+            else:
+                self._ask_in_turn(member, now)
         return self._done(now)
 
     def probe(self, now: float, names: Iterable[NodeName] = ()) -> tuple[Effect, ...]:
@@ -87,10 +92,14 @@ class NodeList(Roster):
         if self._is_over:
             return ()
         wanted = {*names, *self._configured} if self.is_alone else set(names)
-        wanted.update(name for name, member in self._members.items() if 0 < member.refusals <= MAX_REFUSALS)
+        for name, other in self._members.items():
+            # Kamailio: it gives up a change after fr_timer, 30 s, and repairs nothing: a cut must be noticed before.
+            is_quiet = other.kind == "kamailio" and now - other.answered_at >= KAMAILIO_PATIENCE
+            if is_quiet or 0 < other.refusals <= MAX_REFUSALS:
+                wanted.add(name)
         for name in sorted(wanted):
             member = self._members.get(name)
-            if member is not None and now - member.asked_at >= self._settings.probe_interval:
+            if member is not None and now - member.asked_at >= probe_pause(member, self._settings):
                 self._ask(member, now, MAX_HOPS if member.is_configured and self.is_alone else 1)
         return self._done(now)
 
@@ -115,6 +124,8 @@ class NodeList(Roster):
         own_line = next((line for line in lines if line.name == sender), None)
         if is_first_hand and own_line is not None:
             news = self._speaks_of_itself(sender, own_line.status, now, hops, release)
+            if news and own_line.status is DISABLED:
+                self._members[sender].refusals = 1  # over UDP anybody can say that: soon it is asked
         member = self._members.get(sender)
         if member is not None and is_first_hand:
             member.has_us = True
@@ -150,10 +161,12 @@ class NodeList(Roster):
         else:
             self._set_status(member, ACTIVE, now)
         self._learn_kind(member, now)
-        if own_line is not None:
-            self._heard_list(member, lines, length, now, is_complete=not member.was_asked_only)
-            if member.was_asked_only:  # now we know what fits
-                self._ask(member, now, must=True)
+        if member.was_asked_only:  # now we know what fits
+            member.was_alone = all(line.name == name for line in lines)
+            self._heard_list(member, lines, length, now, is_complete=False)
+            self._ask(member, now, member.hops, must=True)
+        elif own_line is not None:
+            self._heard_list(member, lines, length, now, is_complete=True)
         self._hearsay(lines, name, now, 0)
         return self._done(now)
 
@@ -178,6 +191,7 @@ class NodeList(Roster):
             return ()
         if not self._has_answered_since(member, now, sent_at):
             member.settled()
+            member.refusals = 0
             member.failed_at = now
             self._failed(member, now)
         return self._done(now)
@@ -198,7 +212,7 @@ class NodeList(Roster):
 
     def hello(self, now: float, name: NodeName, release: str, start: str = "") -> tuple[Effect, ...]:
         """
-        A node has shown to be one of ours, by its hello or by its answer to ours.
+        A node has shown to be one of ours, by its answer to our hello.
 
         @param start: what it says that tells one start of it from another; empty: nothing.
         """
@@ -217,6 +231,16 @@ class NodeList(Roster):
         if self.list_for(name, now) != before:
             self._ask(member, now, must=True)
         self._consider_sync(member)
+        return self._done(now)
+
+    def hello_heard(self, now: float, name: NodeName, start: str = "") -> tuple[Effect, ...]:
+        """
+        Somebody at the address of a node says that it is one of ours. A Kamailio that is taken for one would be told
+        of more nodes than it can hold: so the node is asked, and its answer counts.
+        """
+        member = self._members.get(name)
+        if member is not None and not self._is_over and not (member.is_sipdmq and member.start == start):
+            self._say_hello(member, now)
         return self._done(now)
 
     def no_hello(self, now: float, name: NodeName) -> tuple[Effect, ...]:
@@ -308,7 +332,7 @@ class NodeList(Roster):
             if now - member.failed_at >= self._settings.probe_interval:
                 if not member.is_active:
                     member.forward = max(member.forward, forward)
-                self._ask(member, now)
+                self._ask_in_turn(member, now)
 
     def _heard_list(
         self, member: Member, lines: Iterable[NodeLine], length: int, now: float, is_complete: bool
@@ -331,13 +355,17 @@ class NodeList(Roster):
             return
         if not member.is_sipdmq and (member.listed is None or self.local not in member.listed):
             return
-        if member.kind not in self._synced or member.omits_us:
+        if member.was_alone and not member.is_sipdmq:
+            self._effects.append(GiveAll(member.as_node()))
+        member.was_alone = False
+        is_first = not self._synced if self._settings.init_with_single else member.kind not in self._synced
+        if is_first or member.omits_us:
             self._synced.add(member.kind)
             member.omits_us = member.was_lost = False
-            self._effects.append(Sync(member.as_node(), self._settings.init_with_single))
+            self._effects.append(Sync(member.as_node()))
         elif member.was_lost:
             member.was_lost = False
-            self._effects.append(Sync(member.as_node(), self._settings.init_with_single, True))
+            self._effects.append(Sync(member.as_node(), is_repair=True))
 
     def _learn_kind(self, member: Member, now: float, may_be_new: bool = False) -> None:
         """
@@ -349,7 +377,11 @@ class NodeList(Roster):
             member.kind = "kamailio"
             return
         is_doubtful = not member.kind or may_be_new or (member.release.startswith("sipdmq") and not member.is_sipdmq)
-        if is_doubtful and now - member.hello_at >= self._settings.probe_interval:
+        if is_doubtful:
+            self._say_hello(member, now)
+
+    def _say_hello(self, member: Member, now: float) -> None:
+        if now - member.hello_at >= self._settings.probe_interval:
             member.hello_at = now
             self._effects.append(SayHello(member.name))
 

@@ -5,6 +5,9 @@ A change waits under its key; a newer one of the same key takes its place. At mo
 and a key with an unanswered request waits for its answer, so that no retransmission can ever overtake a newer change;
 likewise all keys of a group, where one change bears on another (two names of one contact).
 
+Some changes cannot go with others into one message, and some concern all keys: such a one waits for all before it, and
+all behind it wait for its answer.
+
 What does not fit, or what a silent node has missed, is forgotten, and the box is I{dirty}: whoever knows the records
 themselves repairs it, in the place of an endless queue. What is kept is how old the oldest forgotten change is: a
 repair sends what was changed since then.
@@ -15,10 +18,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import IntEnum
+from itertools import islice
 from math import inf
 from typing import Final, NamedTuple
 
-__all__ = ["Batch", "Outbox", "OutboxLimits", "Outcome"]
+__all__ = ["Batch", "Outbox", "OutboxLimits", "Outcome", "Place"]
 
 _OVERHEAD: Final = 200
 """Bytes to count for a change beside its fragment and its key: what Python needs to hold it."""
@@ -42,6 +46,19 @@ class OutboxLimits(NamedTuple):
     batch_window: float = 0.002
     changes: int = 50_000
     size: int = 16 * 2**20
+
+
+class Place(IntEnum):
+    """
+    How a change stands to the others.
+    """
+
+    BESIDE = 1
+    """It may go with others into one message."""
+    ALONE = 2
+    """It goes alone."""
+    BETWEEN = 3
+    """Alone, behind all that was put before it, and before all that is put after it, whatever the keys."""
 
 
 class Batch(NamedTuple):
@@ -99,20 +116,25 @@ class Outbox:
         self,
         limits: OutboxLimits,
         group_of: Callable[[str], str] | None = None,
+        place_of: Callable[[bytes], Place] | None = None,
         supersede: Callable[[bytes, bytes], bytes] | None = None,
     ) -> None:
         """
         @param group_of: of keys of one group only one message is on its way: the receiver may take messages in any
             order; by default each key is a group.
+        @param place_of: of a fragment; by default all are L{Place.BESIDE}.
         @param supersede: given a fragment that was not sent and the newer one of its key, makes the one that takes the
             place of both; L{None}: that is the newer one, as where each says all there is to say.
         """
         self._limits = limits
         self._group_of = group_of
+        self._place_of = place_of
         self._supersede = supersede
+        self._between: dict[str, None] = {}  # keys of those that wait, in their order
+        self._sent_between = ""  # the key of one that is unanswered: nothing else is sent
         self._waiting: dict[str, _Change] = {}  # in the order in which the keys were put first
         self._halves: deque[tuple[str, ...]] = deque()  # keys in waiting that go together: of a batch that was refused
-        self._sent: dict[int, tuple[tuple[str, ...], tuple[_Change, ...]]] = {}
+        self._sent: dict[int, tuple[tuple[str, ...], tuple[str, ...], tuple[_Change, ...]]] = {}
         self._sent_groups: set[str] = set()
         self._size = 0
         self._number = 0
@@ -138,12 +160,33 @@ class Outbox:
         """
         return self._size
 
+    def is_under_way(self, key: str) -> bool:
+        """
+        Whether a message about this key, or another of its group, has no answer yet, or the key waits.
+        """
+        group = key if self._group_of is None else self._group_of(key)
+        return group in self._sent_groups or key in self._waiting
+
     @property
     def capacity(self) -> int:
         """
         Changes that can be on their way at once.
         """
         return self._limits.window * self._limits.batch_changes
+
+    @property
+    def is_waiting(self) -> bool:
+        """
+        Whether as many messages are unanswered as may be: nothing is sent before an answer.
+        """
+        return len(self._sent) >= self._limits.window
+
+    @property
+    def is_full(self) -> bool:
+        """
+        Whether what waits fills a message: it need not gather any longer.
+        """
+        return len(self._waiting) >= self._limits.batch_changes
 
     @property
     def is_dirty(self) -> bool:
@@ -171,6 +214,13 @@ class Outbox:
         if self._size + size > self._limits.size or len(self._waiting) + (replaced is None) > self._limits.changes:
             self.forget(since)
             return False
+        if self._place_of is not None:
+            if self._between and replaced is not None:
+                del self._waiting[key]  # it belongs behind what was put since
+                self._between.pop(key, None)
+                self._halves = deque(tuple(each for each in half if each != key) for half in self._halves)
+            if self._place_of(fragment) is Place.BETWEEN:
+                self._between[key] = None
         self._waiting[key] = _Change(fragment, since)
         self._size += size
         return True
@@ -184,17 +234,47 @@ class Outbox:
         """
         if not self._waiting or len(self._sent) >= self._limits.window or now < self._busy_until:
             return None
+        if self._sent_between:
+            return None
         if now < self._open_at and len(self._waiting) < self._limits.batch_changes:
             return None
-        keys = self._choose(room)
-        if not keys:
-            return None
-        changes = tuple([self._remove(key) for key in keys])
+        keys = tuple(islice(self._waiting, self._limits.batch_changes))
+        groups = self._groups(keys)
+        changes = self._take_all(keys, groups, room)
+        if not changes:
+            keys = self._choose(room)
+            if not keys:
+                return None
+            groups = self._groups(keys)
+            changes = tuple([self._remove(key) for key in keys])
         self._number += 1
-        self._sent[self._number] = (keys, changes)
-        self._sent_groups.update(self._groups(keys))
+        self._sent[self._number] = (keys, groups, changes)
+        self._sent_groups.update(groups)
         self._open_at = max(self._open_at, now + self._limits.batch_window)
         return Batch(self._number, keys, tuple([change.fragment for change in changes]))
+
+    def _take_all(self, keys: tuple[str, ...], groups: tuple[str, ...], room: int) -> tuple[_Change, ...]:
+        """
+        Take the oldest, if they can go as they are: nothing was refused, none of them is under way, each may stand
+        beside others, all fit.
+
+        @return: empty: L{_choose} has to look at each.
+        """
+        waiting = self._waiting
+        if self._halves or self._place_of is not None or not self._sent_groups.isdisjoint(groups):
+            return ()
+        changes = tuple([waiting[key] for key in keys])
+        size = sum([len(change.fragment) for change in changes])
+        if size + len(keys) * _SEPARATOR > room:
+            return ()
+        if len(keys) == len(waiting):
+            self._waiting = {}
+            self._size = 0
+        else:
+            for key in keys:
+                del waiting[key]
+            self._size -= size + sum(map(len, keys)) + len(keys) * _OVERHEAD
+        return changes
 
     def _choose(self, room: int) -> tuple[str, ...]:
         while self._halves:
@@ -207,8 +287,17 @@ class Outbox:
         group_of = self._group_of
         chosen: list[str] = []
         for key, change in self._waiting.items():
+            if key in self._between:
+                if chosen or self._sent:
+                    break
+                self._sent_between = key
+                return (key,)
             if self._sent_groups and (key if group_of is None else group_of(key)) in self._sent_groups:
                 continue
+            if self._place_of is not None and self._place_of(change.fragment) is not Place.BESIDE:
+                if chosen:
+                    break
+                return (key,)
             room -= len(change.fragment) + _SEPARATOR
             if chosen and room < 0:
                 break
@@ -217,11 +306,12 @@ class Outbox:
                 break
         return tuple(chosen)
 
-    def _groups(self, keys: tuple[str, ...]) -> Iterable[str]:
-        return keys if self._group_of is None else map(self._group_of, keys)
+    def _groups(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+        return keys if self._group_of is None else tuple(map(self._group_of, keys))
 
     def _remove(self, key: str) -> _Change:
         change = self._waiting.pop(key)
+        self._between.pop(key, None)
         self._size -= len(change.fragment) + len(key) + _OVERHEAD
         return change
 
@@ -243,8 +333,9 @@ class Outbox:
         sent = self._sent.pop(number, None)
         if sent is None:
             return ()
-        keys, changes = sent
-        self._sent_groups.difference_update(self._groups(keys))
+        keys, groups, changes = sent
+        self._sent_groups.difference_update(groups)
+        was_between, self._sent_between = self._sent_between, ""
         if outcome is Outcome.TAKEN:
             return ()
         if outcome is Outcome.LOST:
@@ -255,37 +346,46 @@ class Outbox:
         elif outcome is Outcome.BUSY:
             self._busy_until = now + self.BUSY_PAUSE
             self._put_back(keys, changes)
+            if was_between in self._waiting:
+                self._between = {was_between: None, **self._between}
         elif len(keys) == 1:
             return keys
         else:
-            self._put_back(keys, changes)
+            keys = self._put_back(keys, changes)
             middle = len(keys) // 2
             self._halves.extend((keys[:middle], keys[middle:]))
         return ()
 
-    def _put_back(self, keys: tuple[str, ...], changes: tuple[_Change, ...]) -> None:
+    def _put_back(self, keys: tuple[str, ...], changes: tuple[_Change, ...]) -> tuple[str, ...]:
         """
         What was sent waits again, before all others; where something newer waits, that counts.
+
+        @return: the keys that wait there.
         """
         if self.is_stopped:
-            return
+            return ()
         newer = self._waiting
         self._waiting = {}
         for key, change in zip(keys, changes):
-            if key in newer:
-                kept = newer.pop(key)
-                if self._supersede is not None:
-                    fragment = self._supersede(change.fragment, kept.fragment)
-                    self._size += len(fragment) - len(kept.fragment)
-                    kept = kept._replace(fragment=fragment)
-                self._waiting[key] = kept._replace(since=change.since)
-            else:
+            if key not in newer:
                 self._waiting[key] = change
                 self._size += len(change.fragment) + len(key) + _OVERHEAD
+                continue
+            kept = newer[key]
+            if self._supersede is not None:
+                fragment = self._supersede(change.fragment, kept.fragment)
+                self._size += len(fragment) - len(kept.fragment)
+                kept = kept._replace(fragment=fragment)
+            newer[key] = kept._replace(since=change.since)
+            if not self._between:  # else it stays behind what was put since
+                self._waiting[key] = newer.pop(key)
+        back = tuple(self._waiting)
         self._waiting.update(newer)
+        return back
 
     def _empty(self) -> None:
         self._waiting.clear()
+        self._between.clear()
         self._halves.clear()
         self._size = 0
 

@@ -21,7 +21,8 @@ from sipdmq.dmq.presence_json import PresentityUpdate
 from sipdmq.dmq.presence_json import decode as decode_presence
 from sipdmq.dmq.presence_json import encode as encode_presence
 from sipdmq.dmq.usrloc_form import UsrlocForm
-from sipdmq.dmq.usrloc_json import UsrlocRemove, UsrlocUpdate, decode
+from sipdmq.dmq.usrloc_json import decode
+from sipdmq.dmq.usrloc_records import UsrlocRemove, UsrlocUpdate
 from sipdmq.errors import DecodeError
 from sipdmq.records import Binding
 from sipdmq.sip.headers import Headers

@@ -4,7 +4,6 @@ Syncs and repairs of publications.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -23,9 +22,9 @@ class PublicationDonor(Donor):
     store_interface = IPublicationStore
     what = "publications"
 
-    def _page(self, cursor: Any) -> Deferred[tuple[Iterable[Any], Any]]:
+    def _page(self, cursor: Any) -> Deferred[tuple[dict[Any, list[Any]], Any]]:
         page = self._store.page(cursor)
-        return succeed((page.presentities, page.cursor))
+        return succeed(({each: list(self._store.records(*each)) for each in page.presentities}, page.cursor))
 
     def _read(self, presentity: Any, found: list[Any]) -> Deferred[Any]:
         found[:] = self._store.records(*presentity)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from sipdmq.dmq.errands import REPAIR, RESTORE, SYNC, Errand, records_for
+from sipdmq.dmq.errands import REPAIR, RESTORE, SYNC, SYNC_OF_OURS, Errand, records_for
 from sipdmq.dmq.newcomer import Newcomer, Readiness
 from sipdmq.dmq.presence_donor import PublicationDonor
 from sipdmq.dmq.presence_form import PresenceForm
@@ -95,7 +95,7 @@ class PresenceSyncs:
         """
         A publication came in.
         """
-        self.newcomer.record_received(sender)
+        self.newcomer.records_received(sender, 1)
         self._restores.record_received(sender)
 
     def joined(self, node: ClusterNode) -> None:
@@ -116,7 +116,7 @@ class PresenceSyncs:
         """
         A node wants everything.
         """
-        self._donor.serve(node, Errand(SYNC))
+        self._donor.serve(node, Errand(SYNC_OF_OURS if _says_ours(node) else SYNC))
 
     def repair(self, node: ClusterNode, age: float) -> None:
         """
@@ -147,7 +147,7 @@ class PresenceSyncs:
             return self._is_for_newcomer
         since = self._now() - (self._clock.seconds() - errand.since)
         membership = self._membership
-        return records_for(errand, since, node.is_sipdmq, membership.answers_for, membership.clock_difference)
+        return records_for(errand, since, membership.answers_for, membership.clock_difference)
 
     def _is_for_newcomer(self, publication: Publication) -> bool:
         """

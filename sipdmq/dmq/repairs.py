@@ -70,8 +70,7 @@ class Repairs:
 
         @param answered_at: when it last answered a notification.
         """
-        now = self._clock.seconds()
-        self.heirs.lost(now, node.name, max(answered_at, self._up_at.get(node.name, now)) - self.reach)
+        self.heirs.lost(self._clock.seconds(), node.name, self._lost_since(node, answered_at))
         self.look()
 
     def returned(self, node: ClusterNode) -> None:
@@ -84,11 +83,16 @@ class Repairs:
 
     def restarted(self, node: ClusterNode, answered_at: float) -> None:
         """
-        A node was started anew, and we had not noticed that it was gone.
+        A node was started anew; perhaps we had not noticed that it was gone. What it had told lately goes back to it,
+        too: whoever tells it everything may have missed that.
         """
         log.info("{node} was started anew", node=str(node.name))
+        self._hand_over(node, str(node.name), self._clock.seconds() - self._lost_since(node, answered_at))
         self.lost(node, answered_at)
         self.returned(node)
+
+    def _lost_since(self, node: ClusterNode, answered_at: float) -> float:
+        return max(answered_at, self._up_at.get(node.name, self._clock.seconds())) - self.reach
 
     def overslept(self, late: float) -> None:
         """

@@ -30,6 +30,11 @@ DISABLED: Final = NodeStatus.DISABLED
 
 _MARGIN: Final = 130
 """Bytes of L{KAMAILIO_ROOM}: with less than that left we ask a Kamailio what it has before we tell it of somebody."""
+_MAX_RUMOURS: Final = 32
+"""
+Nodes that others only spoke of, and that are asked at once: whoever writes addresses into a list could make us send to
+all of them.
+"""
 _FRESH: Final = 1.0
 """Seconds for which what a Kamailio said it has still counts then."""
 
@@ -64,6 +69,7 @@ class Roster:
         self._hosts: Counter[str] = Counter()
         self._effects: list[Effect] = []
         self._to_ask: dict[NodeName, int] = {}
+        self._rumours: dict[NodeName, None] = {}
         self._synced: set[str] = set()
         self._farewell = "none"
         self._is_over = False
@@ -140,7 +146,8 @@ class Roster:
     def _told_to_kamailio(self, receiver: NodeName, member: Member | None, now: float) -> set[NodeName]:
         """
         What a Kamailio has room for. While that is plenty, all; else what it lists already, then Kamailios, then the
-        others by name, so that all of us choose alike; and nothing new before it was asked what it has now.
+        others by name, so that all of us choose alike; and nothing new before it was asked what it has now. One to join
+        through may be full already: it is asked before it is told of us.
         """
         members, local = self._members, self.local
         active = {local, *(name for name, other in members.items() if other.is_active)}
@@ -154,10 +161,11 @@ class Roster:
         rumoured = {name for name, other in members.items() if not other.seen and other.status is NOT_ACTIVE}
         room = KAMAILIO_ROOM - (0 if member is None else member.excess + member.spare)
         is_tight = sum(map(line_length, taken | rumoured)) > room - _MARGIN
-        if not is_tight:
+        is_unheard = member is not None and member.is_configured and not member.seen and listed is None
+        if listed is None:
+            told = set() if is_tight or is_unheard else usable
+        elif not is_tight:
             told = usable
-        elif listed is None:
-            told = set()
         else:
             room -= sum(map(line_length, taken - known))
             kamailios = {name for name, other in members.items() if other.kind == "kamailio"}
@@ -167,11 +175,11 @@ class Roster:
                 self._warn_of(active - told, receiver)
             if member is not None and now - member.listed_at > _FRESH:
                 told &= listed
-        if not is_tight and member is not None and member.kind == "kamailio":
+        if not (is_tight or is_unheard) and member is not None and member.kind == "kamailio":
             self._warn_of(active - told, receiver)
         if member is not None:
             member.told |= told
-            member.was_asked_only = is_tight and (listed is None or now - member.listed_at > _FRESH)
+            member.was_asked_only = is_unheard or (is_tight and (listed is None or now - member.listed_at > _FRESH))
         return told
 
     def _warn_of(self, omitted: Collection[NodeName], kamailio: NodeName) -> None:
@@ -234,6 +242,7 @@ class Roster:
         self._was_full = False
         self._warned.discard(name)
         self._to_ask.pop(name, None)
+        self._rumours.pop(name, None)
         self._hosts[name.host] -= 1
         if not self._hosts[name.host]:
             del self._hosts[name.host]
@@ -243,14 +252,32 @@ class Roster:
         if must or not member.is_waiting(now, self._settings.timeout):
             self._to_ask[member.name] = max(hops, self._to_ask.get(member.name, 0))
 
+    def _ask_in_turn(self, member: Member, now: float) -> None:
+        """
+        Ask a node; one that others only spoke of, when its turn comes.
+        """
+        if member.is_rumour:
+            self._rumours[member.name] = None
+        else:
+            self._ask(member, now)
+
+    def _ask_rumours(self, now: float) -> None:
+        timeout = self._settings.timeout
+        asked = sum([member.is_rumour and member.is_waiting(now, timeout) for member in self._members.values()])
+        for name in list(self._rumours)[: max(0, _MAX_RUMOURS - asked)]:
+            del self._rumours[name]
+            self._ask(self._members[name], now)
+
     def _tell_all(self, hops: int) -> None:
         for name, member in self._members.items():
             if member.is_active:
                 self._to_ask[name] = max(hops, self._to_ask.get(name, 0))
 
     def _done(self, now: float) -> tuple[Effect, ...]:
+        if self._rumours:
+            self._ask_rumours(now)
         for name, hops in self._to_ask.items():
-            self._members[name].asked(now)
+            self._members[name].asked(now, hops)
             self._effects.append(SendList(name, hops, self.list_for(name, now)))
         effects = tuple(self._effects)
         self._to_ask.clear()

@@ -10,9 +10,9 @@ from zope.interface import implementer
 
 from sipdmq.core import refuse
 from sipdmq.dmq.lines import numeric_host
-from sipdmq.dmq.links import KdmqSender
 from sipdmq.dmq.membership import Membership
 from sipdmq.dmq.own_headers import has_own_headers, remove_own_headers
+from sipdmq.dmq.sender import KdmqSender
 from sipdmq.errors import ParseError, RequestRefused
 from sipdmq.interfaces.messages import IServerTransaction, ITransactionUser
 from sipdmq.records import NodeName, Protocol, Source

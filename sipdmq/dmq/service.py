@@ -16,8 +16,8 @@ from zope.interface import implementer
 from sipdmq.core import refuse
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.envelope import answer, read_message
-from sipdmq.dmq.links import KdmqSender
 from sipdmq.dmq.membership import Membership
+from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.trust import Trust
 from sipdmq.dmq.workers import Workers
 from sipdmq.errors import ParseError, UnreachableError
@@ -118,7 +118,7 @@ class DMQService:
         """
         @return: fires when the other nodes have taken all that waits for them, or will not.
         """
-        return gatherResults([link.drain() for link in self.membership.links()])
+        return gatherResults([link.drain() for link in self.membership.links()], consumeErrors=True)
 
     def stop(self) -> Deferred[Any]:
         """
@@ -330,8 +330,10 @@ class DMQService:
         """
         See L{IReplicator.put}. A change is encoded once for all nodes.
         """
-        fragment: bytes = self.channels.find(channel).encode(change)
+        fragment: bytes | None = None
         for link in self.membership.links():
+            if fragment is None:
+                fragment = self.channels.find(channel).encode(change)
             link.put(channel, key, fragment)
 
     def put_for(
@@ -342,6 +344,13 @@ class DMQService:
         """
         link = self.membership.link(node)
         return None if link is None else link.put(channel, key, self.channels.find(channel).encode(change), age)
+
+    def is_under_way(self, node: NodeName, channel: str, key: str) -> bool:
+        """
+        See L{IReplicator.is_under_way}.
+        """
+        link = self.membership.link(node)
+        return link is not None and link.is_under_way(channel, key)
 
     def owe(self, node: NodeName, channel: str, age: float) -> None:
         """

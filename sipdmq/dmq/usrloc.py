@@ -5,34 +5,25 @@ Channel C{usrloc}: what phones registered goes to the other nodes, and what they
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipdmq.config import UsrlocConfig
-from sipdmq.dmq.conflict import Answer, Limits, merge
+from sipdmq.dmq.conflict import Answer, Limits
 from sipdmq.dmq.donor import Donor
-from sipdmq.dmq.errands import REPAIR, RESTORE, SYNC, Errand, records_for
+from sipdmq.dmq.errands import REPAIR, RESTORE, SYNC, SYNC_OF_OURS, Errand, records_for
+from sipdmq.dmq.merging import Merging
 from sipdmq.dmq.newcomer import Newcomer, Readiness
 from sipdmq.dmq.restores import Restores
+from sipdmq.dmq.usrloc_changes import SyncEnd, UsrlocChange, key_of, told_of
 from sipdmq.dmq.usrloc_form import UNKNOWN, UsrlocForm
-from sipdmq.dmq.usrloc_json import (
-    CONTENT_TYPE,
-    SYNC_REQUEST,
-    Usrloc,
-    UsrlocRefused,
-    UsrlocRemove,
-    UsrlocSync,
-    UsrlocSyncEnd,
-    UsrlocUpdate,
-    decode,
-    encode_sync_end,
-    join,
-)
+from sipdmq.dmq.usrloc_json import CONTENT_TYPE, SYNC_REQUEST, SYNC_REQUEST_OF_OURS, decode, encode_sync_end, join
+from sipdmq.dmq.usrloc_records import Usrloc, UsrlocRefused, UsrlocRemove, UsrlocSync, UsrlocSyncEnd, UsrlocUpdate
 from sipdmq.errors import DecodeError
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.location import IBindingListener, ILocationStore
@@ -43,6 +34,7 @@ from sipdmq.interfaces.replication import (
     INodeListener,
     IRepairer,
     IReplicator,
+    ISyncDonor,
 )
 from sipdmq.records import (
     Binding,
@@ -56,45 +48,19 @@ from sipdmq.records import (
     Update,
 )
 
-__all__ = ["SyncEnd", "UsrlocChange", "UsrlocPeer"]
+__all__ = ["UsrlocPeer"]
 
 log = Logger()
 
 _KEPT_BODIES: Final = 64
 """Bodies that were read for their keys and wait for their turn."""
 LOG_INTERVAL: Final = 60.0
+_UNDER_WAY: Final = 30
+"""Seconds in which a change may still reach some node."""
 OK: Final = ChannelReply(200)
 
 
-class UsrlocChange(NamedTuple):
-    """
-    What is put into an outbox.
-
-    @ivar ruid: the name of the record at the receiver.
-    @ivar is_gone: it is to be removed.
-    @ivar by: to a node of ours: who changed it last, where that is another node than this.
-    """
-
-    binding: Binding
-    ruid: str
-    is_gone: bool
-    by: str = ""
-
-
-class SyncEnd(NamedTuple):
-    """
-    All of a sync was put; see L{UsrlocSyncEnd}.
-    """
-
-    records: int
-    is_partial: bool = False
-
-
-def _key(binding: Binding, ruid: str) -> str:
-    return f"{binding.aor} {ruid}"
-
-
-@implementer(IChannelPeer, IRepairer, IBindingListener, INodeListener, IInspectable)
+@implementer(IChannelPeer, IRepairer, ISyncDonor, IBindingListener, INodeListener, IInspectable)
 class UsrlocPeer:
     """
     Both directions of the channel, and its syncs.
@@ -115,9 +81,11 @@ class UsrlocPeer:
         replicator: IReplicator,
         membership: IMembership,
         broadcaster: IBroadcaster,
+        init_with_single: bool = False,
     ) -> None:
         """
         @param now: the time, seconds since the epoch.
+        @param init_with_single: as in C{[dmq]}.
         """
         self.channel = config.dmq_peer_id
         self.batch_contacts = config.batch_msg_contacts
@@ -147,7 +115,7 @@ class UsrlocPeer:
             config.batch_usleep,
         )
         self._restores = Restores(clock, self._ask, self._repair_restored, self._owe)
-        self.newcomer = Newcomer(clock, self.readiness, self._ask, self._others)
+        self.newcomer = Newcomer(clock, self.readiness, self._ask, self._others, init_with_single)
 
     def snapshot(self) -> dict[str, int | float]:
         """
@@ -187,7 +155,12 @@ class UsrlocPeer:
                 return
         elif change.origin is not Origin.EXPIRED or not self._config.usrloc_delete_expired:
             return
-        for key, told in _told(change.binding, change.is_gone):
+        binding = change.binding
+        if not change.is_gone:
+            ruid = binding.ruid
+            self._replicator.put(self.channel, key_of(binding, ruid), UsrlocChange(binding, ruid, False))
+            return
+        for key, told in told_of(binding, True):
             self._replicator.put(self.channel, key, told)
 
     def encode(self, change: UsrlocChange | SyncEnd) -> bytes:
@@ -230,7 +203,7 @@ class UsrlocPeer:
         aors = {each.record.aor: None for each in actions if isinstance(each, (UsrlocUpdate, UsrlocRemove))}
         return tuple(aors) or ("",)
 
-    def message_received(self, message: ChannelMessage) -> Deferred[ChannelReply]:
+    def message_received(self, message: ChannelMessage) -> ChannelReply | Deferred[ChannelReply]:
         """
         See L{IChannelPeer.message_received}: 400 and nothing applied for what cannot be read, else 200 when all is
         stored (WIRE §13).
@@ -239,74 +212,90 @@ class UsrlocPeer:
             actions = self._bodies.pop(message.body, None) or decode(message.body)
         except DecodeError as error:
             self._refused(message, error.reason)
-            return succeed(ChannelReply(400))
-        return self.apply(actions, message).addCallback(lambda _: OK)
+            return ChannelReply(400)
+        storing = self.apply(actions, message)
+        return OK if storing is None else storing.addCallback(lambda _: OK)
 
-    def apply(self, actions: Sequence[Usrloc], message: ChannelMessage) -> Deferred[Any]:
+    def apply(self, actions: Sequence[Usrloc], message: ChannelMessage) -> Deferred[Any] | None:
         """
         Do what another node says.
 
         @param message: where it comes from.
-        @return: fires when all is stored.
+        @return: fires when all is stored; L{None}: it is already.
         """
         by_aor: dict[str, list[Binding]] = {}
         sender = message.sender
         teller = UNKNOWN if sender is None else str(sender.name)
+        received = 0
+        read = self._form.binding
         for each in actions:
             if isinstance(each, (UsrlocUpdate, UsrlocRemove)):
-                self._counts["received"] += 1
-                self.newcomer.record_received(None if sender is None else sender.name)
-                self._restores.record_received(None if sender is None else sender.name)
+                received += 1
                 try:
-                    incoming = self._form.binding(each.record, isinstance(each, UsrlocRemove), teller)
+                    incoming = read(each.record, isinstance(each, UsrlocRemove), teller)
                 except DecodeError as error:
                     self._refused(message, error.reason)
                     continue
-                by_aor.setdefault(incoming.aor, []).append(incoming)
+                others = by_aor.get(incoming.aor)
+                if others is None:
+                    by_aor[incoming.aor] = [incoming]
+                else:
+                    others.append(incoming)
             elif isinstance(each, UsrlocSync):
                 if sender is not None and not sender.is_local:
-                    self._donor.serve(sender, Errand(SYNC))
+                    self._donor.serve(sender, Errand(SYNC_OF_OURS if each.is_ours or sender.is_sipdmq else SYNC))
             elif isinstance(each, UsrlocSyncEnd):
                 if sender is not None:
                     self.newcomer.end_received(sender.name, each.records, each.is_partial)
             elif isinstance(each, UsrlocRefused):
                 self._refused(message, each.reason)
-        stored = [self._merge(aor, incoming, message) for aor, incoming in by_aor.items()]
-        return gatherResults(stored)
-
-    def _merge(self, aor: str, incoming: Sequence[Binding], message: ChannelMessage) -> Deferred[Any]:
-        answers: list[Answer] = []
+        self._counts["received"] += received
         now = int(self._now())
+        waiting: list[Deferred[Any]] = []
+        kamailios = [node for node in self._others() if not node.is_sipdmq]
+        for aor, records in by_aor.items():
+            merging = Merging(records, now, self._limits, self._form.content)
+            done = self._store.update(aor, merging.decide, Origin.REPLICATED)
+            if done.called and isinstance(done.result, Update):  # from memory: nobody has to wait, or be called back
+                self._merged(done.result, merging, message, kamailios)
+            else:
+                done.addCallback(self._merged, merging, message, kamailios)
+                waiting.append(done.addErrback(_failed, message))
+        if received:
+            self.newcomer.records_received(None if sender is None else sender.name, received)
+            self._restores.record_received(None if sender is None else sender.name)
+        return gatherResults(waiting) if waiting else None
 
-        def decide(records: tuple[Binding, ...]) -> Sequence[Binding]:
-            answers.clear()
-            kept: Sequence[Binding] = records
-            for each in incoming:
-                merged = merge(kept, each, now, self._limits, self._form.content)
-                kept = merged.records
-                if merged.answer is not None:
-                    answers.append(merged.answer)
-                if merged.refused:
-                    self._refused(message, merged.refused)
-            return kept
+    def _merged(
+        self, update: Update, merging: Merging, message: ChannelMessage, kamailios: Sequence[ClusterNode]
+    ) -> None:
+        for outcome in merging.outcomes:
+            if outcome.answer is not None:
+                self._tell(message.sender, outcome.answer)
+            if outcome.refused:
+                self._refused(message, outcome.refused)
+        for change in update.changes:
+            told_by, previous = change.binding.told_by, change.previous
+            if not told_by or _is_renamed(change):
+                continue
+            if self._membership.passes_on(told_by):
+                self._pass_on(change, message.sender, self._others())
+            elif previous is not None and kamailios:
+                self._overtake(change, previous, kamailios)
 
-        def stored(update: Update) -> None:
-            for answer in answers:
-                self._tell(message.sender, answer)
-            for change in update.changes:
-                told_by, previous = change.binding.told_by, change.previous
-                if told_by and self._membership.passes_on(told_by):
-                    self._pass_on(change, message.sender, self._others())
-                elif told_by and previous is not None and not previous.told_by and previous.last_modified > now - 30:
-                    # Ours has just lost: it may reach a Kamailio after what it has lost against, and would count there.
-                    kamailios = [node for node in self._others() if not node.is_sipdmq]
-                    self._pass_on(change, message.sender, kamailios)
-
-        def failed(failure: Failure) -> None:
-            log.failure("a record of {sender} could not be stored", failure, sender=message.source.host)
-
-        done: Deferred[Update] = self._store.update(aor, decide, Origin.REPLICATED)
-        return done.addCallback(stored).addErrback(failed)
+    def _overtake(self, change: BindingChange, previous: Binding, kamailios: Sequence[ClusterNode]) -> None:
+        """
+        What has just lost here may reach a Kamailio after what it has lost against, and count there: even the one that
+        told it, as it has not heard of ours yet.
+        """
+        is_recent = not previous.told_by and previous.last_modified > self._now() - _UNDER_WAY
+        key = key_of(previous, previous.ruid)
+        under_way = [
+            node
+            for node in kamailios
+            if is_recent or self._replicator.is_under_way(node.name, self.channel, key)
+        ]
+        self._pass_on(change, None, under_way)
 
     def _tell(self, sender: ClusterNode | None, answer: Answer) -> None:
         """
@@ -319,16 +308,17 @@ class UsrlocPeer:
         winner = answer.winner
         ruid = winner.ruid if sender.is_sipdmq else answer.ruid
         change = UsrlocChange(winner, ruid, winner.removed, winner.told_by if sender.is_sipdmq else "")
-        self._replicator.put_for(sender.name, self.channel, _key(winner, ruid), change)
+        self._replicator.put_for(sender.name, self.channel, key_of(winner, ruid), change)
 
     def _pass_on(self, change: BindingChange, sender: ClusterNode | None, others: Iterable[ClusterNode]) -> None:
         """
         Tell others what this node has only heard of: what a lost node has told, and comes here late, so perhaps to
-        them. A record that came from it itself comes here, too: it is back, and was asked for what it has.
+        them. A record that came from it itself comes here, too, and goes back to it: it may have told that before it
+        was started anew.
         """
         for node in others:
-            if sender is None or node.name != sender.name:
-                for key, told in _told(change.binding, change.is_gone, node):
+            if sender is None or node.name != sender.name or str(node.name) == change.binding.told_by:
+                for key, told in told_of(change.binding, change.is_gone, node):
                     self._replicator.put_for(node.name, self.channel, key, told)
 
     def _refused(self, message: ChannelMessage, reason: str) -> None:
@@ -356,6 +346,7 @@ class UsrlocPeer:
         """
         See L{INodeListener.node_up}.
         """
+        self._donor.node_up(node)
         self.newcomer.node_up(node)
 
     def node_down(self, node: ClusterNode) -> None:
@@ -388,6 +379,12 @@ class UsrlocPeer:
     def _owe(self, node: ClusterNode, age: float) -> None:
         self._replicator.owe(node.name, self.channel, age)
 
+    def serve(self, node: ClusterNode) -> None:
+        """
+        See L{ISyncDonor.serve}.
+        """
+        self._donor.serve(node, Errand(SYNC))
+
     def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
         """
         See L{IRepairer.hand_over}.
@@ -397,11 +394,11 @@ class UsrlocPeer:
     def _wants(self, node: ClusterNode, errand: Errand) -> Callable[[Binding], bool]:
         since = self._now() - (self._clock.seconds() - errand.since)
         membership = self._membership
-        return records_for(errand, since, node.is_sipdmq, membership.answers_for, membership.clock_difference)
+        return records_for(errand, since, membership.answers_for, membership.clock_difference)
 
     def _put_record(self, node: ClusterNode, binding: Binding, age: float) -> Any:
         full = None
-        for key, told in _told(binding, binding.removed, node):
+        for key, told in told_of(binding, binding.removed, node):
             full = self._replicator.put_for(node.name, self.channel, key, told, age) or full
         return full
 
@@ -420,17 +417,24 @@ class UsrlocPeer:
         """
         Ask a node for everything.
         """
-        asking: Deferred[Any] = self._broadcaster.send(self.channel, node.name, SYNC_REQUEST, CONTENT_TYPE)
+        request = SYNC_REQUEST_OF_OURS if node.is_sipdmq else SYNC_REQUEST
+        asking: Deferred[Any] = self._broadcaster.send(self.channel, node.name, request, CONTENT_TYPE)
         return asking.addCallbacks(lambda response: 200 <= response.status < 300, lambda _: False)
 
 
-def _told(binding: Binding, is_gone: bool, node: ClusterNode | None = None) -> list[tuple[str, UsrlocChange]]:
-    """
-    A record as what goes into an outbox: a removal names it as each of the others may know it.
+def _failed(failure: Failure, message: ChannelMessage) -> None:
+    log.failure("a record of {sender} could not be stored", failure, sender=message.source.host)
 
-    @param node: whom it is for, where it is for one.
-    @return: with the key of each.
+
+def _is_renamed(change: BindingChange) -> bool:
     """
-    ruids = (binding.ruid, *binding.other_ruids) if is_gone else (binding.ruid,)
-    by = binding.told_by if node is not None and node.is_sipdmq else ""
-    return [(_key(binding, ruid), UsrlocChange(binding, ruid, is_gone, by)) for ruid in ruids]
+    Whether a removal is none: the record has another C{ruid} now, and the store tells that the old one is gone.
+    """
+    binding, previous = change.binding, change.previous
+    return (
+        binding.removed
+        and previous is not None
+        and not previous.removed
+        and (binding.last_modified, binding.call_id, binding.cseq)
+        == (previous.last_modified, previous.call_id, previous.cseq)
+    )

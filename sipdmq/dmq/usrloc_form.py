@@ -4,19 +4,21 @@ Between a binding of ours and what stands for it on the wire, as C{[usrloc]} say
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from sipdmq.core.contacts import PERMANENT, known_until
 from sipdmq.core.domains import Domains
 from sipdmq.dmq.owner import FlowTokens
-from sipdmq.dmq.usrloc_json import ALL_METHODS, UsrlocRecord, encode
+from sipdmq.dmq.usrloc_json import encode
+from sipdmq.dmq.usrloc_records import ALL_METHODS, UsrlocRecord
 from sipdmq.errors import DecodeError, ParseError
 from sipdmq.records import Binding
 from sipdmq.sip.fields import parse_route
 from sipdmq.sip.grammar import split_commas
 from sipdmq.sip.params import parse_params, quote, unquote
-from sipdmq.sip.uri import SipURI, canonical_escapes, format_host, parse_sip_uri, parse_uri
+from sipdmq.sip.uri import SipURI, canonical_escapes, format_host, is_plain_uri, parse_sip_uri, parse_uri
 
 __all__ = ["UNKNOWN", "UsrlocForm", "methods_of", "methods_text"]
 
@@ -32,6 +34,9 @@ _METHOD_BITS: Final[Mapping[str, int]] = {
     )
 }  # fmt: skip
 
+_PLAIN_USER: Final = re.compile(r"[A-Za-z0-9\-_.+]+")
+"""Without domain, and the same in all spellings."""
+
 
 def methods_of(params: str) -> int:
     """
@@ -39,7 +44,7 @@ def methods_of(params: str) -> int:
 
     @param params: of a binding.
     """
-    if "methods" not in params.lower():
+    if not params or "methods" not in params.lower():
         return ALL_METHODS
     try:
         value = parse_params(params).get("methods")
@@ -84,6 +89,7 @@ class UsrlocForm:
         @param dmq_socket: the one of them that KDMQ comes by.
         """
         self._domains = domains
+        self._host = format_host(domains.main)
         self._tokens = tokens
         self._node = str(tokens.node)
         self._use_domain = use_domain
@@ -94,14 +100,16 @@ class UsrlocForm:
 
     # writing
 
-    def _record(self, binding: Binding, expires_at: int) -> UsrlocRecord:
-        aor = binding.aor
+    def _record(
+        self, binding: Binding, expires_at: int, ruid: str = "", sock: str = "", xavps: str = "", by: str = ""
+    ) -> UsrlocRecord:
+        aor, flow, path = binding.aor, binding.flow, binding.path
         return UsrlocRecord(
             aor if self._use_domain else aor.rpartition("@")[0],
-            binding.ruid,
+            ruid or binding.ruid,
             binding.contact,
             binding.received,
-            self._tokens.with_owner(binding.flow, binding.path),
+            self._tokens.with_owner(flow, path) if flow else path,
             binding.call_id,
             binding.user_agent,
             binding.instance,
@@ -114,6 +122,9 @@ class UsrlocForm:
             methods_of(binding.params) if binding.methods < 0 else binding.methods,
             binding.reg_id,
             binding.server_id,
+            sock,
+            xavps,
+            by,
         )
 
     def content(self, binding: Binding) -> bytes:
@@ -129,15 +140,8 @@ class UsrlocForm:
         @param ruid: the name that the receiver has for it; by default ours.
         @param by: to a node of ours: who changed it, where that is not this node.
         """
-        record = self._record(binding, binding.expires_at)
-        if ruid or by or binding.xavps or self._socket_info == 1:
-            record = record._replace(
-                ruid=ruid or binding.ruid,
-                sock=binding.socket if self._socket_info == 1 else "",
-                xavps=binding.xavps,
-                by=by,
-            )
-        return encode(record)
+        sock = binding.socket if self._socket_info == 1 else ""
+        return encode(self._record(binding, binding.expires_at, ruid, sock, binding.xavps, by))
 
     def encode_remove(self, binding: Binding, ruid: str, by: str = "") -> bytes:
         """
@@ -146,7 +150,7 @@ class UsrlocForm:
         @param ruid: the name that it is to be removed by.
         @param by: as for L{encode_update}.
         """
-        return encode(self._record(binding, known_until(binding))._replace(ruid=ruid, by=by), removed=True)
+        return encode(self._record(binding, known_until(binding), ruid, by=by), removed=True)
 
     # reading
 
@@ -168,8 +172,9 @@ class UsrlocForm:
                 contact = ""
             path = received = ""
         else:
-            _check_way(contact, path, received)
-            owned = self._tokens.split(path)
+            if path or not is_plain_uri(contact) or (received and not is_plain_uri(received)):
+                _check_way(contact, path, received)
+            owned = self._tokens.split(path) if path else None
             if owned is not None and owned.owner == self._tokens.node:
                 flow, path = owned.flow, owned.path
             elif owned is not None:
@@ -178,7 +183,8 @@ class UsrlocForm:
         params = f";+sip.instance={quote(instance)}" if instance else ""
         if record.reg_id:
             params = f"{params};reg-id={record.reg_id}"
-        params += methods_text(record.methods)
+        if record.methods != ALL_METHODS:
+            params += methods_text(record.methods)
         cflags = record.cflags if self._replicate_cflags == 1 else self._replicate_cflags
         return Binding(
             aor,
@@ -193,18 +199,21 @@ class UsrlocForm:
             record.reg_id,
             path,
             received,
-            self._socket(record.sock),
+            self._socket(record.sock) if record.sock or self._socket_info == 3 else "",
             flow,
             record.user_agent,
             record.last_modified,
             record.server_id,
             removed,
-            owner=owner,
-            methods=record.methods,
-            flags=record.flags,
-            cflags=cflags,
-            xavps=record.xavps,
-            told_by="" if record.by == self._node else record.by or sender,
+            0,
+            False,
+            (),
+            owner,
+            record.methods,
+            record.flags,
+            cflags,
+            record.xavps,
+            "" if record.by == self._node else record.by or sender,
         )
 
     def _socket(self, sock: str) -> str:
@@ -213,11 +222,13 @@ class UsrlocForm:
         return sock if sock in self._sockets else ""
 
     def _aor(self, text: str) -> str:
+        if _PLAIN_USER.fullmatch(text):
+            return f"{text}@{self._host}"
         user, at, _ = text.rpartition("@")
         if not at:
             if any(character in text for character in " <>\"\\"):
                 raise DecodeError("aor is no user")
-            return f"{canonical_escapes(text)}@{format_host(self._domains.main)}"
+            return f"{canonical_escapes(text)}@{self._host}"
         try:
             aor = self._domains.aor_of(parse_uri(f"sip:{text}"))
         except ParseError:

@@ -10,21 +10,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from operator import add
+from typing import Any, Final
 
+from sipdmq.dmq.usrloc_records import (
+    REMOVE,
+    UPDATE,
+    Usrloc,
+    UsrlocRecord,
+    UsrlocRefused,
+    UsrlocRemove,
+    UsrlocSync,
+    UsrlocSyncEnd,
+    UsrlocUpdate,
+)
+from sipdmq.dmq.usrloc_usual import read_usual, write_usual
 from sipdmq.errors import DecodeError
 
 __all__ = [
-    "ALL_METHODS",
     "CONTENT_TYPE",
     "SYNC_REQUEST",
-    "Usrloc",
-    "UsrlocRecord",
-    "UsrlocRefused",
-    "UsrlocRemove",
-    "UsrlocSync",
-    "UsrlocSyncEnd",
-    "UsrlocUpdate",
+    "SYNC_REQUEST_OF_OURS",
     "decode",
     "encode",
     "encode_sync_end",
@@ -34,10 +40,9 @@ __all__ = [
 
 CONTENT_TYPE: Final = "application/json"
 SYNC_REQUEST: Final = b'{"action":3}'
-ALL_METHODS: Final = 2**32 - 1
-"""C{methods} of a contact that did not say what it understands."""
-
-_UPDATE, _REMOVE, _SYNC, _SYNC_END = 1, 2, 3, 4
+SYNC_REQUEST_OF_OURS: Final = b'{"action":3,"ours":1}'
+"""Between sipdmq nodes: the donor may not know yet what the newcomer is."""
+_SYNC, _SYNC_END = 3, 4
 _MAX_RECORDS: Final = 1000
 """In one message. Kamailio's limit is 150; what is beyond is refused."""
 _MAX_XAVPS: Final = 4096
@@ -45,84 +50,9 @@ _MAX_XAVPS_DEPTH: Final = 8
 _ABSURD: Final = 2**63
 """What a number too long to be read is read as: greater than all that is allowed."""
 _LONGEST_NUMBER: Final = 18  # digits
+_NAMES: Final = [b'"%d":' % number for number in range(1, 151)]
+"""Of the records in a message, as many as Kamailio has at most."""
 
-
-class UsrlocRecord(NamedTuple):
-    """
-    One contact as it is on the wire; all but C{received}, C{sock} and C{xavps} in the order of Kamailio's keys.
-
-    @ivar expires: seconds since the epoch, 0 for never.
-    @ivar q: 0 to 1000, -1 when not given.
-    @ivar sock: C{"udp:192.0.2.1:5060"}, empty when not given.
-    @ivar xavps: compact JSON of an object; empty when not given, or when that is empty.
-    @ivar by: between sipdmq nodes: the node that changed it last, where that is not the sender.
-    """
-
-    aor: str
-    ruid: str
-    c: str = ""
-    received: str = ""
-    path: str = ""
-    callid: str = ""
-    user_agent: str = ""
-    instance: str = ""
-    expires: int = 0
-    cseq: int = 0
-    flags: int = 0
-    cflags: int = 0
-    q: int = 0
-    last_modified: int = 0
-    methods: int = 0
-    reg_id: int = 0
-    server_id: int = 0
-    sock: str = ""
-    xavps: str = ""
-    by: str = ""
-
-
-class UsrlocUpdate(NamedTuple):
-    """
-    A contact is there, or was refreshed.
-    """
-
-    record: UsrlocRecord
-
-
-class UsrlocRemove(NamedTuple):
-    """
-    A contact is gone; C{expires} is the latest that was known of it.
-    """
-
-    record: UsrlocRecord
-
-
-class UsrlocSync(NamedTuple):
-    """
-    The sender wants everything.
-    """
-
-
-class UsrlocSyncEnd(NamedTuple):
-    """
-    Between sipdmq nodes: all that was asked for has been sent.
-
-    @ivar records: of the whole sync.
-    @ivar is_partial: the sender has not got everything itself yet.
-    """
-
-    records: int
-    is_partial: bool = False
-
-
-class UsrlocRefused(NamedTuple):
-    """
-    One record of several that cannot be used: the others can.
-    """
-
-    reason: str
-
-
-Usrloc = UsrlocUpdate | UsrlocRemove | UsrlocSync | UsrlocSyncEnd | UsrlocRefused
 
 # The greatest length of each string. Where Kamailio has a limit, not less than that.
 _STRINGS: Final[Mapping[str, int]] = {
@@ -173,6 +103,14 @@ def decode(body: bytes) -> tuple[Usrloc, ...]:
         used: nothing was applied.
     @see: WIRE §5, §6, §13
     """
+    usual = read_usual(body)
+    return _decode_any(body) if usual is None else usual
+
+
+def _decode_any(body: bytes) -> tuple[Usrloc, ...]:
+    """
+    As L{decode}, for JSON in any spelling.
+    """
     document = _read(body)
     if not isinstance(document, dict) or not document:
         raise DecodeError("must be an object that is not empty")
@@ -216,13 +154,13 @@ def _single(document: Mapping[str, Any]) -> tuple[Usrloc, ...]:
     if not isinstance(action, int) or isinstance(action, bool) or action == 0:
         return ()
     if action == _SYNC:
-        return (UsrlocSync(),)
+        return (UsrlocSync(document.get("ours") == 1),)
     if action == _SYNC_END:
         count, is_partial = _read_number(document, "count", 0, 2**40), _read_number(document, "partial", 0, 1)
         return (UsrlocSyncEnd(count, bool(is_partial)),)
-    if action == _UPDATE:
+    if action == UPDATE:
         return (UsrlocUpdate(_record(document)),)
-    if action == _REMOVE:
+    if action == REMOVE:
         return (UsrlocRemove(_record(document)),)
     raise DecodeError("unknown action")
 
@@ -309,8 +247,17 @@ def encode(record: UsrlocRecord, removed: bool = False) -> bytes:
     One contact as Kamailio writes it: the fragment of a message. C{sock}, C{xavps} and C{by} are left out when empty:
     5.6.3 logs a line about a key that it does not know each time.
     """
+    if record.sock or record.xavps or record.by:
+        return _encode_any(record, removed)
+    return write_usual(record, removed)
+
+
+def _encode_any(record: UsrlocRecord, removed: bool) -> bytes:
+    """
+    As L{encode}, for a record with whatever keys.
+    """
     values: dict[str, object] = {
-        "action": _REMOVE if removed else _UPDATE,
+        "action": REMOVE if removed else UPDATE,
         "aor": record.aor,
         "ruid": record.ruid,
         "c": record.c,
@@ -353,4 +300,5 @@ def join(fragments: Iterable[bytes]) -> bytes:
     parts = list(fragments)
     if len(parts) == 1:
         return parts[0]
-    return b'{"multi":{%b}}' % b",".join([b'"%d":%b' % (number, part) for number, part in enumerate(parts, 1)])
+    names = _NAMES if len(parts) <= len(_NAMES) else [b'"%d":' % number for number in range(1, len(parts) + 1)]
+    return b'{"multi":{%b}}' % b",".join(map(add, names, parts))

@@ -135,6 +135,7 @@ class IServerTransaction(Interface):
     request = Attribute("The L{Request<sipdmq.sip.message.Request>}, its top Via stamped.")
     source = Attribute("The L{Source<sipdmq.records.Source>} it came from.")
     is_cancelled = Attribute("Whether the client has cancelled it: C{bool}.")
+    cancel_reasons = Attribute("The Reason lines of the CANCEL (RFC 3326), a list of C{str}; empty without.")
     to_tag = Attribute("The To tag given so far, by a response or by the 200 to a CANCEL; empty before.")
 
     def respond(response):
@@ -156,6 +157,13 @@ class IServerTransaction(Interface):
     def drop():
         """
         Forget the request without an answer: one that may not be given (RFC 3261 §26.3.2.4 on floods).
+        """
+
+    def hold_small():
+        """
+        Of an INVITE that came over UDP from somebody who has not proved to be there: a refusal that would make all that
+        was sent to him three times as much as came from him is shortened, and not repeated beyond that. It is sent
+        once in any case, and a 2xx as it is.
         """
 
     def forget_request():
@@ -185,10 +193,12 @@ class IClientTransaction(Interface):
     )
     target = Attribute("The L{Target<sipdmq.records.Target>} that it was sent to last.")
 
-    def cancel():
+    def cancel(reasons=()):
         """
         Send CANCEL for an INVITE, as soon as a provisional response allows it (RFC 3261 §9.1). Without effect after
-        a final response and for other methods.
+        a final response, for other methods, and the second time.
+
+        @param reasons: lines for it, C{'Reason: SIP;cause=200;text="Call completed elsewhere"'} (RFC 3326).
         """
 
 

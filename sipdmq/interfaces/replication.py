@@ -164,6 +164,19 @@ class IRepairer(IChannelPeer):
         """
 
 
+class ISyncDonor(Interface):
+    """
+    An L{IChannelPeer} that can send a newcomer everything, also one that has not asked for it.
+    """
+
+    def serve(node):
+        """
+        Put (L{IReplicator.put_for}) all that there is, paged and paced. One sync of a node at a time.
+
+        @param node: the L{ClusterNode<sipdmq.records.ClusterNode>}
+        """
+
+
 class IRegistrar(ITransactionUser):
     """
     What the cluster needs of the registrar.
@@ -211,6 +224,14 @@ class IReplicator(Interface):
         @param age: seconds since the change was made, or the oldest that the repair is about: if it gets lost once
             more, the next repair begins there.
         @return: L{None}, or a Deferred when much waits already: it fires when there is room for more.
+        """
+
+    def is_under_way(node, channel, key):
+        """
+        Whether something about a key, or another of its group, is on its way to a node, and not known to have arrived.
+
+        @param node: L{NodeName<sipdmq.records.NodeName>}
+        @return: C{bool}
         """
 
     def owe(node, channel, age):

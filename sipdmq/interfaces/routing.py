@@ -92,6 +92,13 @@ class ICallListener(Interface):
         @param response: L{Response<sipdmq.sip.message.Response>}
         """
 
+    def ack_relayed(request):
+        """
+        An ACK within a dialog whose route set leads through us was relayed.
+
+        @param request: L{Request<sipdmq.sip.message.Request>}
+        """
+
     def call_failed(request, status):
         """
         The INVITE was answered with other than 2xx.

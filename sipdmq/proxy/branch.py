@@ -4,6 +4,7 @@ One branch of a response context (RFC 3261 §16.6, §16.7): one copy of the requ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
@@ -12,10 +13,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sipdmq.core.asserted import has_assertions, remove_assertions
 from sipdmq.errors import ParseError, RequestRefused, UnreachableError
 from sipdmq.interfaces.messages import IClientTransaction, IClientUser
 from sipdmq.proxy.best import Outcome, judge_gateway
-from sipdmq.proxy.forward import copy_for, strip_response
+from sipdmq.proxy.forward import copy_for, reason_line, strip_response
 from sipdmq.records import Destination, Target
 from sipdmq.sip.message import Request, Response
 
@@ -111,6 +113,10 @@ class Branch:
         if status == 100:
             return
         is_ours_alone = not strip_response(response)
+        proxy = self._context.proxy
+        proxy.face_caller(response, self._destination.uri)
+        if has_assertions(response) and not self._is_believed():
+            remove_assertions(response)
         if status < 200:
             if self.outcome is None and not is_ours_alone:
                 self._restart_timer()
@@ -126,6 +132,13 @@ class Branch:
             self._end(TIMED_OUT)
         else:
             self._end(Outcome(status, response))
+
+    def _is_believed(self) -> bool:
+        """
+        Whether the P-Asserted-Identity of who answers stays.
+        """
+        target = None if self._sending is None else self._sending.target
+        return target is not None and self._context.proxy.trusted.has(target.host)
 
     def timed_out(self) -> None:
         """
@@ -166,21 +179,23 @@ class Branch:
         self._is_given_up = True
         sending = self._sending
         if sending is not None:
-            sending.cancel()
+            sending.cancel([reason_line(408)])
         if not self._has_provisional or not self._context.is_invite:
             self._end(TIMED_OUT)  # a CANCEL waits for a provisional response, we do not
 
-    def cancel(self) -> None:
+    def cancel(self, reasons: Sequence[str] = ()) -> None:
         """
         Nobody wants the answer any more; it is waited for all the same, as the CANCEL may come too late. Only who was
         not sent to yet has ended at once.
+
+        @param reasons: as for L{IClientTransaction.cancel}.
         """
         if self.outcome is not None:
             return
         if self._sending is None:
             self._end(TIMED_OUT)
         else:
-            self._sending.cancel()
+            self._sending.cancel(reasons)
 
     def stop(self) -> None:
         """

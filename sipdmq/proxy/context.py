@@ -9,21 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sipdmq.errors import TransactionStateError
 from sipdmq.interfaces.messages import IServerTransaction
 from sipdmq.proxy.best import Outcome, final_response
 from sipdmq.proxy.branch import TIMED_OUT, Branch
-from sipdmq.proxy.forward import RecordRoute, shares
+from sipdmq.proxy.forward import RecordRoute, reason_line, shares
 from sipdmq.records import Destination
 from sipdmq.sip.message import Request, Response
 from sipdmq.sip.uri import SipURI
 
 if TYPE_CHECKING:
+    from sipdmq.core.cookies import DialogSide
     from sipdmq.proxy.service import Proxy
 
 __all__ = ["ResponseContext"]
+
+_ELSEWHERE: Final = reason_line(200, "Call completed elsewhere")
+"""By this phones know that a call was not missed (RFC 3326 §3.1)."""
 
 
 class ResponseContext:
@@ -32,6 +36,7 @@ class ResponseContext:
 
     @ivar request: to be copied: as received, its routes preprocessed.
     @ivar record_route: L{None} if we do not want to see what follows.
+    @ivar dialog: of a request within one that may change where its two sides are: what to tell L{Proxy.moved}.
     @ivar is_secure: it is for a C{sips:} URI: by TLS only.
     """
 
@@ -49,6 +54,7 @@ class ResponseContext:
         "_open",
         "_outcomes",
         "_transaction",
+        "dialog",
         "is_invite",
         "is_secure",
         "loop",
@@ -84,6 +90,7 @@ class ResponseContext:
         self.request = request
         self.record_route = record_route
         self.loop = loop
+        self.dialog: DialogSide | None = None
         self.is_invite = request.method == "INVITE"
         uri = request.uri
         self.is_secure = isinstance(uri, SipURI) and uri.scheme == "sips"
@@ -145,9 +152,10 @@ class ResponseContext:
         self._open -= 1
         if is_last_word:
             self._groups.clear()
-        if any(branch.outcome is not None and branch.outcome.status >= 600 for branch in self._branches):
+        declined = [each.outcome for each in self._branches if each.outcome and each.outcome.status >= 600]
+        if declined:
             self._groups.clear()  # §16.7 step 5: everywhere declined, no new branches
-            self._cancel_branches()
+            self._cancel_branches([reason_line(declined[0].status)])
         if self._open or self._is_starting:
             return
         if self._groups and not self._is_answered and not self._is_cancelled:
@@ -176,23 +184,27 @@ class ResponseContext:
             return
         self._is_answered = True
         self._groups.clear()
+        if self.dialog is not None:
+            self.proxy.moved(self.dialog.other, response)
         self._respond(response)
         self._answered("call_answered", response)
-        self._cancel_branches()
+        self._cancel_branches([_ELSEWHERE])
 
-    def cancel(self) -> None:
+    def cancel(self, reasons: Sequence[str] = ()) -> None:
         """
         The client wants no answer any more, or cannot be given one.
+
+        @param reasons: the Reason lines of its CANCEL.
         """
         if self._is_answered or self._is_cancelled:
             return
         self._is_cancelled = True
         self._groups.clear()
-        self._cancel_branches()
+        self._cancel_branches(reasons)
 
-    def _cancel_branches(self) -> None:
+    def _cancel_branches(self, reasons: Sequence[str]) -> None:
         for branch in tuple(self._branches):
-            branch.cancel()
+            branch.cancel(reasons)
 
     def _finish(self) -> None:
         """

@@ -7,13 +7,16 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from sipdmq.core.asserted import withhold_identity
+from sipdmq.core.cookies import RouteCookies, Side, contact_mark, record_route_uri
 from sipdmq.core.refuse import too_many_hops
-from sipdmq.core.routes import RouteCookies, Side, contact_mark, record_route_uri
+from sipdmq.core.routes import caller_of
 from sipdmq.errors import ParseError, RequestRefused
 from sipdmq.records import Destination, Source, Target
 from sipdmq.sip.fields import parse_route
 from sipdmq.sip.grammar import parse_number, split_commas
 from sipdmq.sip.message import Request, Response
+from sipdmq.sip.status import reason_phrase
 from sipdmq.sip.uri import DEFAULT_PORT, URI, SipURI, format_host, parse_request_uri
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "is_looped",
     "is_spiral",
     "read_breadth",
+    "reason_line",
     "routing_seed",
     "shares",
     "strip_response",
@@ -147,6 +151,7 @@ def copy_for(request: Request, destination: Destination, breadth: int) -> Copy:
         headers.prepend("Route", destination.path)
     if destination.next_hop is not None:
         return Copy(copy, destination.next_hop)
+    withhold_identity(copy)  # nobody but a gateway is known to be trusted
     if "route" not in headers:
         return Copy(copy, uri)
     routes = [part for value in headers.get_all("route") for part in split_commas(value)]
@@ -215,7 +220,7 @@ class RecordRoute:
     two (RFC 5658 §3.1).
     """
 
-    __slots__ = ("_call_id", "_caller", "_cookies", "_facing_caller", "_is_secure", "_tag")
+    __slots__ = ("_call_id", "_caller", "_cookies", "_facing_caller", "_is_secure", "_mark", "_tag")
 
     def __init__(self, request: Request, source: Source, cookies: RouteCookies) -> None:
         """
@@ -226,6 +231,8 @@ class RecordRoute:
         self._call_id = request.call_id
         self._tag = request.from_.tag
         self._caller = caller_side(request, source)
+        caller = caller_of(request)
+        self._mark = None if caller is None else cookies.mark(caller)
         self._facing_caller = (
             f"{listener.protocol.name} {format_host(listener.advertise_host)}:{listener.advertise_port}"
         )
@@ -239,14 +246,24 @@ class RecordRoute:
         callee = callee_side(destination, target)
         make = self._cookies.make
         if sent_by == self._facing_caller:
-            cookie = make(self._call_id, self._tag, self._caller, callee)
+            cookie = make(self._call_id, self._tag, self._mark, self._caller, callee)
             copy.headers.prepend("Record-Route", record_route_uri(sent_by, cookie, self._is_secure))
             return
         for address, cookie in (
-            (self._facing_caller, make(self._call_id, self._tag, self._caller)),
-            (sent_by, make(self._call_id, self._tag, None, callee)),
+            (self._facing_caller, make(self._call_id, self._tag, self._mark, self._caller)),
+            (sent_by, make(self._call_id, self._tag, self._mark, None, callee)),
         ):
             copy.headers.prepend("Record-Route", record_route_uri(address, cookie, self._is_secure))
+
+
+def reason_line(status: int, text: str = "") -> str:
+    """
+    For a CANCEL of ours: why (RFC 3326 §2).
+
+    @param status: what became of the request instead.
+    @param text: by default its reason phrase.
+    """
+    return f'Reason: SIP;cause={status};text="{text or reason_phrase(status)}"'
 
 
 def strip_response(response: Response) -> bool:

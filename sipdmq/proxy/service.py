@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -14,7 +14,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sipdmq.core.routes import RouteCookies, RouteVerdict, preprocess
+from sipdmq.core.asserted import TrustDomain, has_assertions, remove_assertions
+from sipdmq.core.cookies import DialogSide, RouteCookies, record_route_heads, sender_of
+from sipdmq.core.refuse import flow_failed
+from sipdmq.core.routes import RouteVerdict, face_caller, preprocess
 from sipdmq.core.targets import BindingTargets
 from sipdmq.errors import ParseError, RequestRefused, UnreachableError
 from sipdmq.interfaces.gateways import IGateways
@@ -31,8 +34,8 @@ from sipdmq.proxy.context import ResponseContext
 from sipdmq.proxy.forward import RecordRoute, check_hops, copy_for, is_looped, is_spiral, read_breadth, routing_seed
 from sipdmq.records import Destination, Listener, Protocol, Source, Target
 from sipdmq.sip.ids import Ids
-from sipdmq.sip.message import Request, response_to
-from sipdmq.sip.uri import DEFAULT_PORT, URI, SipURI, with_scheme
+from sipdmq.sip.message import Request, Response, response_to
+from sipdmq.sip.uri import DEFAULT_PORT, URI, SipURI, format_host, with_scheme
 
 __all__ = ["Proxy"]
 
@@ -43,6 +46,9 @@ MAX_BREADTH = 60
 TIMER_C = 185.0
 """RFC 3261 §16.6 step 11: seconds, more than three minutes."""
 
+TARGET_REFRESHES: Final = frozenset(("INVITE", "UPDATE", "SUBSCRIBE", "NOTIFY", "REFER"))
+"""Within a dialog: by these a side may change its Contact (RFC 3261 §12.2, RFC 3311 §5, RFC 3515, RFC 6665 §4.1.2)."""
+
 
 @implementer(IProxy, ITransactionUser, IInspectable)
 class Proxy:
@@ -50,6 +56,7 @@ class Proxy:
     RFC 3261 §16.
 
     @ivar timer_c: seconds.
+    @ivar trusted: whose P-Asserted-Identity is believed.
     @ivar gateways: L{IGateways} that is told how calls to gateways end, or L{None}.
     """
 
@@ -66,6 +73,7 @@ class Proxy:
         is_ours: Callable[[SipURI], bool],
         timer_c: float = TIMER_C,
         max_breadth: int = MAX_BREADTH,
+        trusted: TrustDomain | None = None,
     ) -> None:
         """
         @param ids: the one that C{sender} makes branches with.
@@ -79,6 +87,10 @@ class Proxy:
         self._listeners = {
             (each.protocol.name, each.advertise_host.lower(), each.advertise_port): each for each in listeners
         }
+        self._heads = record_route_heads(
+            f"{each.protocol.name} {format_host(each.advertise_host)}:{each.advertise_port}"
+            for each in self._listeners.values()
+        )
         self.ids = ids
         self._cookies = cookies
         self._is_ours = is_ours
@@ -86,6 +98,7 @@ class Proxy:
         self._max_breadth = max_breadth
         self._contexts: dict[IServerTransaction, ResponseContext] = {}
         self._call_listeners: list[Any] = []
+        self.trusted = trusted or TrustDomain((), ())
         self.gateways: IGateways | None = None
         self._relayed = 0
         self._loops = 0
@@ -147,7 +160,7 @@ class Proxy:
         if is_looped(request, loop):
             self._loops += 1
             raise RequestRefused(482)
-        self._relay(transaction, request, destinations, record_route, caller, loop)
+        self._relay(transaction, request, destinations, record_route, caller, loop).start()
 
     def _relay(
         self,
@@ -157,8 +170,14 @@ class Proxy:
         record_route: bool,
         caller: str,
         loop: str,
-    ) -> None:
+    ) -> ResponseContext:
+        """
+        @return: to be started.
+        """
         received = transaction.request
+        if has_assertions(request) and not self.trusted.may_assert(received, transaction.source):
+            request = request.copy()
+            remove_assertions(request)
         is_new_call = request.method == "INVITE" and not request.to.tag
         context = ResponseContext(
             self,
@@ -179,7 +198,7 @@ class Proxy:
             self.tell("request_relayed", received, caller, transaction.source)
         elif request.method == "BYE":
             self.tell("bye_relayed", received)
-        context.start()
+        return context
 
     def _check_method(self, request: Request) -> None:
         """
@@ -195,15 +214,30 @@ class Proxy:
         """
         See L{IProxy.follow}. It has one way only, so that Max-Forwards ends a loop (RFC 5393 §4.2 asks who forks).
         """
-        self._check_method(verdict.request)
-        check_hops(verdict.request)
+        request = verdict.request
+        self._check_method(request)
+        check_hops(request)
         destination = self.destination_of(verdict)
-        self._relay(transaction, verdict.request, (destination,), False, caller, "")
+        context = self._relay(transaction, request, (destination,), False, caller, "")
+        if request.method in TARGET_REFRESHES:
+            context.dialog = sender_of(request, verdict.is_from_caller)
+            self.moved(context.dialog, request)
+        context.start()
+
+    def moved(self, side: DialogSide, message: Request | Response) -> None:
+        """
+        A side of a dialog has said where it is from now on (RFC 3261 §12.2.1.2, §12.2.2).
+        """
+        contacts = message.contacts
+        if contacts:
+            self._cookies.move(side, contacts[0].uri)
 
     def destination_of(self, verdict: RouteVerdict) -> Destination:
         """
         Where a request within a dialog goes: over the connection or to the address that the cookie names, if these are
         still to be had, else by its route.
+
+        @raise RequestRefused: 430, only the connection led to the other side, and it is gone.
         """
         uri = verdict.request.uri_text
         listener = self._listener_of(verdict.facing)
@@ -211,9 +245,20 @@ class Proxy:
         target = None
         if side is not None and side.flow:
             target = self._flows.target_of(side.flow)
+            if target is None and verdict.is_side_only:
+                raise flow_failed()
         elif side is not None and listener is not None and listener.protocol is Protocol.UDP:
             target = Target(Protocol.UDP, side.host, side.port, True, "", False, listener)
         return Destination(uri, target=target, listener=listener)
+
+    def face_caller(self, response: Response, sent_to: str) -> None:
+        """
+        Make our Record-Route in a response the caller's (L{sipdmq.core.routes.face_caller}).
+        """
+        face_caller(response, self._cookies, self._heads, self._is_written_here, sent_to)
+
+    def _is_written_here(self, uri: SipURI) -> bool:
+        return self._listener_of(uri) is not None
 
     def _listener_of(self, uri: SipURI | None) -> Listener | None:
         """
@@ -319,7 +364,7 @@ class Proxy:
         """
         context = self._contexts.get(transaction)
         if context is not None:
-            context.cancel()
+            context.cancel(transaction.cancel_reasons)
 
     def response_lost(self, transaction: IServerTransaction, reason: str) -> None:
         """

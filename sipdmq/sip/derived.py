@@ -4,6 +4,8 @@ Requests that follow from an INVITE, in its transaction: ACK and CANCEL (RFC 326
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sipdmq.sip.grammar import split_commas
 from sipdmq.sip.headers import Headers
 from sipdmq.sip.message import Request, Response
@@ -38,11 +40,15 @@ def ack_for(invite: Request, response: Response) -> Request:
     return _branch_request(invite, "ACK", response.headers.lines_of("to")[0])
 
 
-def cancel_for(invite: Request) -> Request:
+def cancel_for(invite: Request, reasons: Sequence[str] = ()) -> Request:
     """
     The CANCEL for an INVITE that we sent.
 
     @param invite: as it was sent, our Via on top.
-    @see: RFC 3261 §9.1
+    @param reasons: lines of Reason, why.
+    @see: RFC 3261 §9.1, RFC 3326 §2
     """
-    return _branch_request(invite, "CANCEL", invite.headers.lines_of("to")[0])
+    cancel = _branch_request(invite, "CANCEL", invite.headers.lines_of("to")[0])
+    for line in reasons:
+        cancel.headers.add_line("reason", line)
+    return cancel

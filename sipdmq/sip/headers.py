@@ -230,6 +230,16 @@ class Headers:
         self._lines[self._keys.index(key)] = format_line(name, value)
         self.first[key] = value
 
+    def replace_lines(self, key: str, lines: list[str]) -> None:
+        """
+        Put other lines where those with this key stand.
+
+        @param lines: as many as there are, not empty.
+        """
+        rest = iter(lines)
+        self._lines = [next(rest) if field == key else line for field, line in self]
+        self.first[key] = _value(lines[0])
+
     def remove_first(self, key: str) -> None:
         """
         Remove the first line with this key, leave the others.

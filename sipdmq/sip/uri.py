@@ -20,6 +20,7 @@ __all__ = [
     "SipURI",
     "canonical_escapes",
     "format_host",
+    "is_plain_uri",
     "normalize_host",
     "parse_host_port",
     "parse_request_uri",
@@ -46,6 +47,12 @@ _SIP_URI: Final = re.compile(
     r"(?::(0*[0-9]{1,5}))?"
     r"((?:;[A-Za-z0-9\-_.!~*'()%\[\]/:&+$]+(?:=[A-Za-z0-9\-_.!~*'()%\[\]/:&+$]*)?)*)"
     r"(\?[A-Za-z0-9\-_.!~*'()%\[\]/?:+$=&;,@]+)?"
+)
+# What nearly all phones register: an IPv4 address, and at most the transport and one parameter more.
+_PLAIN_URI: Final = re.compile(
+    r"sip:(?:[A-Za-z0-9\-_.+]+@)?[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
+    r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}))?"
+    r"(?:;transport=[A-Za-z]+)?(?:;(?!transport)[a-z\-]+(?:=[A-Za-z0-9\-_.]+)?)?"
 )
 # absoluteURI = scheme ":" ( hier-part / opaque-part ); the right-hand side is checked for what would break out of <>
 _OTHER_URI: Final = re.compile(r"([A-Za-z][A-Za-z0-9+\-.]*):([^\x00-\x20<>\"\x7f]+)")
@@ -279,6 +286,13 @@ def parse_request_uri(text: str) -> URI:
     be changed.
     """
     return _parse_uri_kept(text) if len(text) <= _KEPT_LENGTH else parse_uri(text)
+
+
+def is_plain_uri(text: str) -> bool:
+    """
+    Whether a text is a SIP URI, seen at a glance: L{parse_sip_uri} takes what this takes, and much besides.
+    """
+    return _PLAIN_URI.fullmatch(text) is not None
 
 
 def parse_sip_uri(text: str) -> SipURI:

@@ -4,7 +4,7 @@ Client transactions (RFC 3261 §17.1), and one request over all its targets (RFC
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -57,6 +57,7 @@ class ClientTransaction:
         "_is_cancel_sent",
         "_layer",
         "_owner",
+        "_reasons",
         "_retransmission",
         "_table",
         "_timers",
@@ -100,6 +101,7 @@ class ClientTransaction:
         self._retransmission: Retransmission | None = None
         self._wants_cancel = False
         self._is_cancel_sent = False
+        self._reasons: Sequence[str] = ()
 
     def __repr__(self) -> str:
         return f"<ClientTransaction {self.request.method} {self.state.name}>"
@@ -179,12 +181,15 @@ class ClientTransaction:
         if self.state is State.ACCEPTED or (self.state is State.COMPLETED and not self._is_invite):
             self.request = _bare(self.request)  # nothing will be made from it any more
 
-    def cancel(self) -> None:
+    def cancel(self, reasons: Sequence[str] = ()) -> None:
         """
         See L{IClientTransaction.cancel}.
         """
-        if self._is_invite and not self._is_cancel_sent and self.state in (State.CALLING, State.PROCEEDING):
+        if self._wants_cancel or self._is_cancel_sent:
+            return
+        if self._is_invite and self.state in (State.CALLING, State.PROCEEDING):
             self._wants_cancel = True
+            self._reasons = reasons
             if self.state is State.PROCEEDING:
                 self._send_cancel()
 
@@ -192,7 +197,7 @@ class ClientTransaction:
         self._wants_cancel = False
         self._is_cancel_sent = True
         layer = self._layer
-        request = cancel_for(self.request)
+        request = cancel_for(self.request, self._reasons)
         cancel = ClientTransaction(layer, None, request, format_message(request), self.target, self._branch)
         layer.client_started(cancel)
         layer.start_timer(self, Action.START_CANCEL, False)
@@ -361,7 +366,7 @@ class TargetedRequest:
             return
         self._try_next(reason, after_timeout=False)
 
-    def cancel(self) -> None:
+    def cancel(self, reasons: Sequence[str] = ()) -> None:
         """
         See L{IClientTransaction.cancel}.
         """
@@ -369,4 +374,4 @@ class TargetedRequest:
             return
         self._is_cancelled = True
         if self._current is not None:
-            self._current.cancel()
+            self._current.cancel(reasons)

@@ -56,6 +56,10 @@ _EVENTS: Final = {
 _ZERO_WHEN_RELIABLE: Final = frozenset((Action.START_D, Action.START_I, Action.START_K))
 
 
+MAX_REASONS: Final = 500
+"""Characters of the Reason lines of a CANCEL that are passed on: it may become one CANCEL for each branch."""
+
+
 class TransactionLayer:
     """
     RFC 3261 §17, between transports and transaction users.
@@ -220,6 +224,9 @@ class TransactionLayer:
         self.transport.send(format_message(response), self.transport.response_target(cancel, source))
         if transaction is not None and not transaction.is_answered and not transaction.is_cancelled:
             transaction.is_cancelled = True
+            reasons = cancel.headers.lines_of("reason")
+            if sum(map(len, reasons)) <= MAX_REASONS:
+                transaction.cancel_reasons = reasons
             self.user.cancelled(transaction)
 
     def transport_failed(self, target: Target, reason: str) -> None:

@@ -35,6 +35,7 @@ _USER_2XX: Final = Event.USER_2XX
 
 _NO_HEADERS: Final = Headers()
 _AMPLIFICATION: Final = 3
+_UNLIMITED: Final = 2**62
 _ANSWERED: Final = frozenset((State.ACCEPTED, State.COMPLETED, State.CONFIRMED, State.TERMINATED))
 
 
@@ -44,11 +45,13 @@ class ServerTransaction:
     """
 
     __slots__ = (
+        "_budget",
         "_layer",
         "_response",
         "_retransmission",
         "_table",
         "_target",
+        "cancel_reasons",
         "is_cancelled",
         "key",
         "merge",
@@ -75,6 +78,8 @@ class ServerTransaction:
         self.merge = 0
         self.to_tag = ""
         self.is_cancelled = False
+        self.cancel_reasons: list[str] = []
+        self._budget = _UNLIMITED
         self._response = b""
         self._target: Target | None = None
         self._retransmission: Retransmission | None = None
@@ -134,7 +139,7 @@ class ServerTransaction:
         row = step(self._table, self.state, event)
         if row is None:
             raise TransactionStateError(f"{status} to {self!r}")
-        self._response = format_message(response)
+        self._response = format_message(response) if self._budget == _UNLIMITED else self._fitting(response)
         if is_invite and not self.to_tag and status > 100:
             self.to_tag = response.to.tag
         self._take(row)
@@ -165,12 +170,29 @@ class ServerTransaction:
         """
         self._layer.server_ended(self)
 
+    def hold_small(self) -> None:
+        """
+        See L{IServerTransaction.hold_small}.
+        """
+        self._budget = _AMPLIFICATION * self.size
+
+    def _fitting(self, response: Response) -> bytes:
+        """
+        A response whose sender may not have asked for it: a long refusal is shortened to what it says.
+        """
+        data = format_message(response)
+        if len(data) > self._budget and response.status >= 300:
+            data = format_message(response_to(self.request, response.status, response.to.tag, reason=response.reason))
+        return data
+
     def handle(self, event: Event, reason: str = "") -> None:
         """
         Take the step for an event from the network or the clock.
 
         @param reason: of a transport error.
         """
+        if event is Event.REQUEST and self._budget < _UNLIMITED:
+            self._budget += _AMPLIFICATION * self.size
         row = step(self._table, self.state, event)
         if row is not None:
             self._take(row, reason)
@@ -188,6 +210,7 @@ class ServerTransaction:
                 if self._table is INVITE_SERVER or row[0] is not _COMPLETED:
                     layer.watch_target(self, target)
                 layer.transport.send(self._response, target)
+                self._budget -= len(self._response) if self._budget < _UNLIMITED else 0
             elif action is _START_J:
                 # Timer J is the completed table's; of the rest of this transaction nothing is needed any more.
                 layer.server_completed(self, self._response)
@@ -223,6 +246,10 @@ class ServerTransaction:
             return
         if is_asked and len(response) > _AMPLIFICATION * self.size and self.source.protocol is Protocol.UDP:
             response = format_message(response_to(self.request, 100))
+        if self._budget < _UNLIMITED:
+            if len(response) > self._budget:
+                return
+            self._budget -= len(response)
         self._layer.transport.send(response, self.target)
 
     def stop(self) -> None:

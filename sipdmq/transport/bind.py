@@ -18,6 +18,10 @@ __all__ = ["advertised", "bind_listener", "family_of", "is_numeric"]
 RECEIVE_BUFFER: Final = 4 * 2**20
 """Bytes asked of the kernel for a UDP socket; it gives what net.core.rmem_max allows. Bursts wait there."""
 
+SEND_BUFFER: Final = 4 * 2**20
+"""The same for what leaves, by net.core.wmem_max. What is for a neighbour that does not answer ARP waits there, up to
+208 kB for each and 3 s; with the default, one dead node would fill it, and answers to phones would be lost."""
+
 BACKLOG: Final = 1024
 _WILDCARDS: Final = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
 
@@ -58,6 +62,7 @@ def bind_listener(listener: Listener) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if is_udp:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         else:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((listener.host, listener.port))

@@ -8,6 +8,7 @@ What is to hold after a schedule of faults, and who says whether it does.
     follows another by L{hybrid time<sipdmq.dmq.conflict>} may be one ahead. What no 200 has confirmed may count or not.
   - B{The exception.} A change that a node had confirmed, and that is in the store of no other node, halted or cut off
     as it may be, at the moment when the last node that had it is killed. It may be lost, or not: it may be on its way.
+    And a removal at a Kamailio of which no sipdmq node has heard when the Kamailio gives up telling it.
   - B{Silence.} When all are equal, nobody sends any change.
   - B{Few messages.} See L{tests.cluster.schedule.Schedule.bound}.
 """
@@ -31,37 +32,35 @@ __all__ = ["Judge", "Write"]
 Key = tuple[str, str]
 """AoR and L{identity<sipdmq.core.contacts.identity>}."""
 
+Place = tuple[int, str, int, bool]
+
 
 class Write(NamedTuple):
     """
     A change of one contact, made by the node where a phone has registered.
 
     @ivar saw: C{last_modified} of what it replaced; -1: nothing.
+    @ivar name: Call-ID and CSeq of the REGISTER that made it; of a removal at a Kamailio the record has others.
     """
 
     time: float
     node: str
     record: Binding
     saw: int
+    name: tuple[str, int]
 
     @property
-    def name(self) -> tuple[str, int]:
-        """
-        The REGISTER that made it.
-        """
-        return self.record.call_id, self.record.cseq
-
-    @property
-    def place(self) -> tuple[int, str, int]:
+    def place(self) -> Place:
         """
         The beginning of its rank.
         """
-        return self.record.last_modified, self.record.call_id, self.record.cseq
+        return _place(self.record)
 
     def __str__(self) -> str:
         record = self.record
         what = "removal" if record.removed else record.contact
-        return f"{record.call_id} {record.cseq} @{record.last_modified - int(EPOCH)} at {self.node}, {what}"
+        call_id, cseq = self.name
+        return f"{call_id} {cseq} @{record.last_modified - int(EPOCH)} at {self.node}, {what}"
 
 
 @implementer(IBindingListener)
@@ -102,15 +101,39 @@ class Judge:
         """
         There is a new process.
         """
-        machine.process.node.store.watch(_Ear(self, machine.address))
+        if machine.is_sipdmq:
+            machine.process.node.store.watch(_Ear(self, machine.address))
+        else:
+            machine.heard = self._written_at_kamailio
 
-    def written(self, node: str, record: Binding, previous: Binding | None) -> None:
+    def written(
+        self, node: str, record: Binding, previous: Binding | None, name: tuple[str, int] | None = None
+    ) -> Write:
         """
         A node has stored what a phone asked for.
         """
         saw = -1 if previous is None else previous.last_modified
-        key = (record.aor, identity(record))
-        self._writes.setdefault(key, []).append(Write(self._clock.now, node, record, saw))
+        write = Write(self._clock.now, node, record, saw, name or (record.call_id, record.cseq))
+        self._writes.setdefault(_key(record), []).append(write)
+        return write
+
+    def _written_at_kamailio(
+        self, machine: Any, record: Binding, previous: Binding | None, name: tuple[str, int]
+    ) -> None:
+        if previous is not None and previous.last_modified > record.last_modified:
+            previous = None  # its clock is behind, and it writes what that says
+        write = self.written(machine.address, record, previous, name)
+        if record.removed:
+            self._clock.callLater(machine.fr_timer + 2, self._gave_up, write)
+
+    def _gave_up(self, write: Write) -> None:
+        """
+        A Kamailio tells a removal once, and remembers it no longer.
+        """
+        key = _key(write.record)
+        ours = [machine for machine in self._machines if machine.is_sipdmq]
+        if max(_holds(machine, key) for machine in ours) < write.place:
+            self.excused.add((key, write))
 
     @property
     def changes(self) -> int:
@@ -119,6 +142,13 @@ class Judge:
         """
         return sum(map(len, self._writes.values()))
 
+    @property
+    def contacts(self) -> int:
+        """
+        How many contacts there ever were.
+        """
+        return len(self._writes)
+
     def killing(self, machine: Any) -> None:
         """
         A process is about to lose what it knows.
@@ -126,7 +156,7 @@ class Judge:
         others = [other for other in self._machines if other is not machine and other.is_up]
         for key, writes in self._writes.items():
             there = _holds(machine, key)
-            elsewhere = max((_holds(other, key) for other in others), default=(0, "", 0))
+            elsewhere = max((_holds(other, key) for other in others), default=_NOTHING)
             if there <= elsewhere:
                 continue
             self.excused.update((key, write) for write in writes if elsewhere < write.place <= there)
@@ -155,7 +185,7 @@ class Judge:
         """
         soon = EPOCH + self._clock.now + self._skew + 3
         return {
-            (record.aor, identity(record)): _comparable(record)
+            _key(record): _comparable(record)
             for aor in sorted({aor for aor, _ in self._writes})
             for record in machine.records(aor)
             if not record.removed and record.expires_at > soon
@@ -186,7 +216,8 @@ class Judge:
             write
             for write in writes
             if not any(
-                later is not write and (later.time >= write.time + slack or later.saw >= write.record.last_modified)
+                later.time > write.time
+                and (later.time >= write.time + slack or later.saw >= write.record.last_modified)
                 for later in counting
             )
         ]
@@ -224,14 +255,22 @@ class Judge:
         ]
 
 
-def _holds(machine: Any, key: Key) -> tuple[int, str, int]:
+_NOTHING: Place = (0, "", 0, False)
+
+
+def _key(record: Binding) -> Key:
+    return record.aor, identity(record)
+
+
+def _place(record: Binding) -> Place:
+    return record.last_modified, record.call_id, record.cseq, record.removed and not record.is_hidden
+
+
+def _holds(machine: Any, key: Key) -> Place:
     """
     The place of what a node has of a contact.
     """
-    for record in machine.records(key[0]):
-        if identity(record) == key[1]:
-            return record.last_modified, record.call_id, record.cseq
-    return 0, "", 0
+    return next((_place(record) for record in machine.records(key[0]) if _key(record) == key), _NOTHING)
 
 
 def _comparable(record: Binding) -> Binding:

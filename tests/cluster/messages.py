@@ -80,7 +80,7 @@ def _action(action: Mapping[str, Any]) -> str:
     if kind == 3:
         return "sync"
     if kind == 4:
-        return f"end of sync, {action['count']}"
+        return f"end of sync, {action['count']}" + (" (partial)" if action.get("partial") else "")
     modified = action["last_modified"] - int(EPOCH)
     what = "update" if kind == 1 else "remove"
     return f"{what} {action['c'].removeprefix('sip:')} {action['callid']} {action['cseq']} @{modified}"

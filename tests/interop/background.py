@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -117,12 +118,16 @@ def is_bound(host: str, port: int, protocol: str) -> bool:
     """
     Whether somebody listens there. Nothing is sent to him, since a program would count it.
 
-    @param host: an IPv4 address.
+    @param host: a numeric address.
     @param protocol: C{udp} or C{tcp}.
     """
-    address = "".join(f"{int(part):02X}" for part in reversed(host.split("."))) + f":{port:04X}"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    packed = socket.inet_pton(family, host)
+    words = [packed[at : at + 4][::-1].hex().upper() for at in range(0, len(packed), 4)]  # as this machine has them
+    address = f"{''.join(words)}:{port:04X}"
     listening = "07" if protocol == "udp" else "0A"  # include/net/tcp_states.h of Linux
-    lines = Path(f"/proc/net/{protocol}").read_text().splitlines()[1:]
+    table = f"{protocol}6" if ":" in host else protocol
+    lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
     return any(line.split()[1] == address and line.split()[3] == listening for line in lines)
 
 

@@ -95,7 +95,7 @@ class _Asked(ServerProcess):
         """
         As L{ask}, from another address.
         """
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        with self.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.bind((host, port))
             client.settimeout(ANSWER_TIMEOUT)
             client.connect((self.host, self.port))
@@ -132,20 +132,21 @@ class Kamailio(_Asked):
         """
         See L{ServerProcess.start}.
         """
-        done = subprocess.run(
-            [str(SCRIPTS / "start-node.sh"), self.host, str(self.port), *self._peers],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env={
-                **os.environ,
-                "RUNDIR": str(self.directory),
-                "KAM_DEFS": f"PING_INTERVAL=5 {self.definitions}",
-                "DMQ_PARAMS": self.params,
-                **self.environment,
-            },
-            check=False,
-        )
+        with self.inside():
+            done = subprocess.run(
+                [str(SCRIPTS / "start-node.sh"), self.host, str(self.port), *self._peers],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                env={
+                    **os.environ,
+                    "RUNDIR": str(self.directory),
+                    "KAM_DEFS": f"PING_INTERVAL=5 {self.definitions}",
+                    "DMQ_PARAMS": self.params,
+                    **self.environment,
+                },
+                check=False,
+            )
         if done.returncode:
             if re.search(r"could not find module|failed to load module", done.stderr):
                 lacks(f"Kamailio lacks modules: {done.stderr}")
@@ -189,7 +190,8 @@ class Kamailio(_Asked):
         The same for programs: its replies may be long.
         """
         question = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": list(arguments)})
-        with urllib.request.urlopen(f"http://{self.host}:{self.port}/RPC", question.encode(), timeout=5) as reply:
+        url = f"http://{self.host}:{self.port}/RPC"
+        with self.inside(), urllib.request.urlopen(url, question.encode(), timeout=5) as reply:
             return json.load(reply).get("result")
 
     def nodes(self) -> dict[str, str]:
@@ -284,6 +286,20 @@ class Member(_Asked, NodeProcess):
         if process is not None:
             process.send_signal(signal.SIGKILL)
             process.wait()
+
+    def pause(self) -> None:
+        """
+        It does nothing any more until L{resume}; its sockets stay open.
+        """
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """
+        The inverse; harmless when it runs, or does not exist.
+        """
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
     def nodes(self) -> dict[str, str]:
         """

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import SkipTest
@@ -116,6 +117,8 @@ class ServerProcess:
     @cvar program: what it is called, for tests that differ.
     @ivar host: C{str}, its address.
     @ivar port: C{int}, for UDP and TCP alike.
+    @ivar inside: it runs there, and is asked from there: by default here, else in a
+        L{Namespace<tests.interop.namespaces.Namespace>}.
     """
 
     program = ""
@@ -123,6 +126,7 @@ class ServerProcess:
     def __init__(self, host: str, port: int = 5060) -> None:
         self.host = host
         self.port = port
+        self.inside: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
         self.directory = Path(tempfile.mkdtemp(prefix="sipdmq-interop-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._questions = 0
@@ -140,9 +144,9 @@ class ServerProcess:
         @raise ProgramFailed: it ended, or did not answer in time; the message holds its log.
         """
         # Someone who is there already would answer in its place: Kamailio even shares an address without complaint.
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with self.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind((self.host, self.port))
-        with open(self.directory / "log", "wb") as log:
+        with self.inside(), open(self.directory / "log", "wb") as log:
             self._process = subprocess.Popen(
                 self.command(),
                 cwd=CHECKOUT,
@@ -231,7 +235,7 @@ class ServerProcess:
         @param timeout: seconds.
         @return: the first answer, or nothing.
         """
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
+        with self.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
             phone.bind((self.host, 0))
             phone.settimeout(timeout)
             phone.connect((self.host, self.port))

@@ -38,6 +38,16 @@ class TcpTests(ClusterTestCase):
             wait_until(lambda: own.count == len(two.contacts()) == 3, own.log)
 
 
+    def test_a_sync_fits_into_what_kamailio_reads_of_a_stream(self) -> None:
+        params = ";transport=tcp"
+        own = self.member(12, params=params, usrloc={"batch_msg_contacts": "150"})
+        for number in range(4):  # 150 contacts of 350 bytes are three times what it reads
+            contacts = [f"<sip:user{number}-{each}@127.0.0.1:{7000 + each}>" for each in range(40)]
+            self.register(own, f"user{number}", *contacts)
+        kam = self.kamailio(11, 12, params=params)
+        wait_until(lambda: len(kam.contacts()) == 160, lambda: len(kam.contacts()))
+
+
 class ChannelTests(ClusterTestCase):
     """
     The example policy of C{etc/cluster} beside a Kamailio (WIRE §11).
@@ -45,10 +55,13 @@ class ChannelTests(ClusterTestCase):
 
     network = "127.104.6"
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.kam = self.kamailio(2)
-        self.own = Member(self.address(1), self.address(2), settings={"node": {"policy": "policy:Policy"}})
+    def set_up(self, policy_class: str, definitions: str = "", **settings: dict[str, str]) -> None:
+        """
+        @param definitions: of the Kamailio.
+        """
+        self.kam = self.kamailio(2, definitions=definitions)
+        settings = {"node": {"policy": f"policy:{policy_class}"}, **settings}
+        self.own = Member(self.address(1), self.address(2), settings=settings)
         policy = (CHECKOUT / "etc" / "cluster" / "policy.py").read_text().replace("127.0.0.", f"{self.network}.")
         (self.own.directory / "policy.py").write_text(policy)
         self.addCleanup(self.assert_calm, self.own)
@@ -84,6 +97,7 @@ class ChannelTests(ClusterTestCase):
         wait_until(lambda: self.say("word") == f"the word is {word}", lambda: self.say("word"))
 
     def test_functions(self) -> None:
+        self.set_up("Policy")
         self.assertEqual(self.say("tell", "too early"), "0 nodes have it")  # 404: no such channel there yet
         self.kam_says("nobody listens")  # now there is
         self.assertEqual(self.say("tell", "good morning"), "1 nodes have it")
@@ -96,7 +110,11 @@ class ChannelTests(ClusterTestCase):
         self.assert_word("to all")
         self.kam_says("to one", f"X-Node: sip:{self.own.host}:5060", command="cmd-send")
         self.assert_word("to one")
+        self.assertEqual(self.say("count"), "3 messages from other nodes")
         self.say("here", "from here")
+        self.assert_word("from here")
+        answer = self.own.kdmq("word", "by a stranger", self.address(77))
+        self.assertEqual(answer.split()[1], "403")  # allowed to join, but it has not
         self.assert_word("from here")
 
         self.say("add")
@@ -108,6 +126,22 @@ class ChannelTests(ClusterTestCase):
         self.assertTrue(self.say("nodes").endswith(f"{self.kam.host}:5060=ACTIVE"), self.say("nodes"))
         # It was told nothing that it does not understand.
         self.assertEqual(self.kam.nodes(), {self.kam.host: "active", self.own.host: "active"})
+        # What the policy hands to the queue is worked on.
+        self.register(self.kam, "alice", "<sip:alice@127.0.0.1:7001>")
+        wait_until(lambda: self.own.count == 1, self.own.log)
+        self.assertEqual(self.say("leave"), "gone")
+        self.assertEqual(self.kam.nodes()[self.own.host], "disabled")
+
+    def test_copies(self) -> None:
+        self.set_up("HubPolicy", "WITH_TREPL WITH_NO_PRES WITH_NO_DLG", usrloc={"enable": "0"})
+        self.register(self.own, "alice", "<sip:alice@127.0.0.1:7001>")
+        wait_until(lambda: ("alice", "sip:alice@127.0.0.1:7001") in self.kam.contacts(), self.kam.log)
+        self.register(self.kam, "bob", "<sip:bob@127.0.0.1:7002>")
+        # Alice's, and Bob's, which was passed on and ended there.
+        copy = f"replicated REGISTER from {self.own.host}:5060"
+        wait_until(lambda: self.kam.log().count(copy) == 2, self.kam.log)
+        self.assertEqual(self.own.snapshot()["dmq.copies_sent"], 2)
+        self.assertEqual(self.own.users("bob"), {"bob": ["<sip:bob@127.0.0.1:7002>"]})
 
 
 class CrowdTests(ClusterTestCase):
@@ -138,3 +172,16 @@ class CrowdTests(ClusterTestCase):
         wait_until(lambda: len(kam.contacts()) == 3, kam.nodes)
         # The first Kamailio has no room for the late one, so it sends it nothing; the others do.
         wait_until(lambda: {uri[-1] for _, uri in late.contacts()} >= {"1", "2"}, late.contacts)
+
+    def test_one_that_is_full_is_not_joined(self) -> None:
+        kam = self.kamailio(11)
+        crowd = Crowd([self.address(200 + number) for number in range(25)])
+        self.addCleanup(crowd.close)
+        crowd.join(kam.host)
+        wait_until(lambda: len(kam.nodes()) == 26, kam.nodes)
+        own = self.member(12, 11)
+        wait_until(lambda: f"it sends no changes to sip:{own.host}:5060" in own.log(), own.log)
+        self.register(own, "alice", "<sip:alice@127.0.0.1:7001>")  # but it gets ours
+        wait_until(lambda: kam.contacts(), kam.log)
+        self.assertNotIn(own.host, kam.nodes())
+        self.assertEqual(kam.notify().count("\r\n"), 26)  # it still answers: its membership goes on

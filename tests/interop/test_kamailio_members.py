@@ -34,6 +34,15 @@ class JoinTests(ClusterTestCase):
             wait_until(lambda node=node: node.users("alice")["alice"] == everywhere, node.log)
         wait_until(lambda: sorted(uri for _, uri in three.contacts()) == [uri[1:-1] for uri in everywhere], three.log)
 
+    def test_a_kamailio_that_joins_nobody_gets_everything(self) -> None:
+        one = self.member(31, 32)  # it was there first, and asks until there is a Kamailio
+        self.register(one, "alice", "<sip:alice@127.0.0.1:7000>")
+        kam = self.kamailio(32)
+        self.assert_nodes([one, kam])
+        wait_until(lambda: kam.contacts(), kam.log)
+        self.register(kam, "bob", "<sip:bob@127.0.0.1:7001>")
+        wait_until(lambda: one.count == 2, one.log)
+
     def test_one_that_works_on_messages_at_once(self) -> None:
         kam = self.kamailio(21, definitions="WITH_PROCESS")  # dmq_process_message(): it wants another order of fields
         own = self.member(22, 21)

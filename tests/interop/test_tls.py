@@ -9,7 +9,7 @@ import socket
 import ssl
 
 from tests.interop.phone import Phone
-from tests.interop.programs import ProgramFailed
+from tests.interop.programs import ProgramFailed, run_program
 from tests.interop.sipp import REALM
 from tests.interop.tls import PORT, TIMEOUT, TlsTestCase
 
@@ -59,6 +59,20 @@ class ServerTests(TlsTestCase):
             output = self.s_client(option, "-cipher", "DEFAULT@SECLEVEL=0")
             self.assertNotEqual(output.status, 0)
             self.assertRegex(output.text, ALERT.format("protocol version", 70))
+        self.assert_well()
+
+    def test_no_renegotiation(self) -> None:
+        """
+        Of TLS 1.2: a handshake costs us more than who asks for it, so there is one for each connection.
+        """
+        output = run_program(
+            ["openssl", "s_client", "-connect", f"{self.host}:{PORT}", "-CAfile", "ca.pem", "-tls1_2"],
+            timeout=TIMEOUT,
+            cwd=str(self.directory),
+            text="R\n",
+        )
+        self.assertIn("RENEGOTIATING", output.text)
+        self.assertRegex(output.text, "no renegotiation|unexpected eof|handshake failure")
         self.assert_well()
 
     def test_without_forward_secrecy(self) -> None:

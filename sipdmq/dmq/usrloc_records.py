@@ -1,0 +1,110 @@
+"""
+What is said on channel C{usrloc}, as values (WIRE §6). Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+__all__ = [
+    "ALL_METHODS",
+    "REMOVE",
+    "UPDATE",
+    "Usrloc",
+    "UsrlocRecord",
+    "UsrlocRefused",
+    "UsrlocRemove",
+    "UsrlocSync",
+    "UsrlocSyncEnd",
+    "UsrlocUpdate",
+]
+
+ALL_METHODS: Final = 2**32 - 1
+"""C{methods} of a contact that did not say what it understands."""
+
+UPDATE: Final = 1
+"""C{action} of a contact that is there."""
+REMOVE: Final = 2
+"""C{action} of a contact that is gone."""
+
+
+class UsrlocRecord(NamedTuple):
+    """
+    One contact as it is on the wire; all but C{received}, C{sock} and C{xavps} in the order of Kamailio's keys.
+
+    @ivar expires: seconds since the epoch, 0 for never.
+    @ivar q: 0 to 1000, -1 when not given.
+    @ivar sock: C{"udp:192.0.2.1:5060"}, empty when not given.
+    @ivar xavps: compact JSON of an object; empty when not given, or when that is empty.
+    @ivar by: between sipdmq nodes: the node that changed it last, where that is not the sender.
+    """
+
+    aor: str
+    ruid: str
+    c: str = ""
+    received: str = ""
+    path: str = ""
+    callid: str = ""
+    user_agent: str = ""
+    instance: str = ""
+    expires: int = 0
+    cseq: int = 0
+    flags: int = 0
+    cflags: int = 0
+    q: int = 0
+    last_modified: int = 0
+    methods: int = 0
+    reg_id: int = 0
+    server_id: int = 0
+    sock: str = ""
+    xavps: str = ""
+    by: str = ""
+
+
+class UsrlocUpdate(NamedTuple):
+    """
+    A contact is there, or was refreshed.
+    """
+
+    record: UsrlocRecord
+
+
+class UsrlocRemove(NamedTuple):
+    """
+    A contact is gone; C{expires} is the latest that was known of it.
+    """
+
+    record: UsrlocRecord
+
+
+class UsrlocSync(NamedTuple):
+    """
+    The sender wants everything.
+
+    @ivar is_ours: it is a sipdmq node: it has a use for removals, and wants to hear of the end.
+    """
+
+    is_ours: bool = False
+
+
+class UsrlocSyncEnd(NamedTuple):
+    """
+    Between sipdmq nodes: all that was asked for has been sent.
+
+    @ivar records: of the whole sync.
+    @ivar is_partial: the sender has not got everything itself yet.
+    """
+
+    records: int
+    is_partial: bool = False
+
+
+class UsrlocRefused(NamedTuple):
+    """
+    One record of several that cannot be used: the others can.
+    """
+
+    reason: str
+
+
+Usrloc = UsrlocUpdate | UsrlocRemove | UsrlocSync | UsrlocSyncEnd | UsrlocRefused

@@ -1,0 +1,37 @@
+"""
+After any schedule of faults and a heal: all nodes are equal, nothing that was confirmed is lost, nothing that was
+removed is back, and they fall silent. What exactly is judged stands in L{tests.cluster.judge}.
+
+C{make soak} runs ten thousand more.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.cluster.schedule import Schedule
+
+
+class ScheduleTests(SynchronousTestCase):
+    def all_is_well(self, seeds: range, has_kamailio: bool = False) -> None:
+        for seed in seeds:
+            problems = Schedule(seed, has_kamailio).run()
+            option = " -k" if has_kamailio else ""
+            self.assertEqual(problems, [], f"to see it: python -m tests.cluster {seed}{option} -m")
+
+    def test_sipdmq_alone(self) -> None:
+        self.all_is_well(range(60))
+
+    def test_sipdmq_alone_once_more(self) -> None:
+        self.all_is_well(range(60, 120))
+
+    def test_with_a_kamailio(self) -> None:
+        self.all_is_well(range(16), has_kamailio=True)
+
+    def test_a_seed_gives_the_same_story_each_time(self) -> None:
+        stories = []
+        for _ in range(2):
+            schedule = Schedule(7)
+            schedule.run()
+            stories.append((schedule.story, schedule.network.sent))
+        self.assertEqual(*stories)
