@@ -290,6 +290,18 @@ class SyncTests(PresenceTestCase):
         self.assertEqual(self.sent_right(), [("r1.0", 0), ("r1.1", 0), ("r1.1", 60)])
         self.assertEqual([change.ruid for _, change in self.sent()], ["gone"])
 
+    def test_a_repair_waits_until_it_is_known_what_a_node_is(self) -> None:
+        """
+        A Kamailio 5 would store twice what both a repair and the sync it asks for tell it as new.
+        """
+        stranger = KAMAILIO._replace(release="")
+        self.peer.repair(stranger, 3.0)
+        self.assertEqual((self.sent_right(), self.sent(), self.cluster.owed), ([], [], [(stranger.name, 3.0)]))
+        self.cluster.members = [stranger]
+        self.peer.repair(stranger, 31.0)
+        self.clock.pump([0.01] * 5)
+        self.assertIn("r1.1", [change.etag for _, change in self.sent()])
+
     def test_nothing_is_removed_at_a_node_of_ours(self) -> None:
         """
         There it would be a removal: also before it has said hello, and where it is not known what it is.

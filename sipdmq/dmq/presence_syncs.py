@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -24,6 +24,10 @@ from sipdmq.interfaces.replication import IBroadcaster, IMembership, IReplicator
 from sipdmq.records import ClusterNode, NodeName, NodeStatus
 
 __all__ = ["PresenceSyncs", "SyncEnd", "is_kamailio_5"]
+
+
+STRANGE: Final = 30.0
+"""Seconds for which a node that has not said what it is may wait for a repair."""
 
 
 class SyncEnd(NamedTuple):
@@ -121,8 +125,11 @@ class PresenceSyncs:
     def repair(self, node: ClusterNode, age: float) -> None:
         """
         See L{IRepairer.repair<sipdmq.interfaces.replication.IRepairer.repair>}. A Kamailio that was lost is repaired by
-        one node for all.
+        one node for all; one of which it is not known yet what it is, as it is new here, when that is known.
         """
+        if not node.release and not node.is_sipdmq and age < STRANGE:
+            self._owe(node, age)
+            return
         restorer = None if node.release.startswith("sipdmq") else self._membership.restorer_of(node.name)
         if restorer is None:
             self._donor.serve(node, Errand(REPAIR, self._clock.seconds() - age))
