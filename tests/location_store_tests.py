@@ -211,6 +211,15 @@ class LocationStoreTests(Case):
         self.put(make_binding("a"), make_binding("b", cseq=2))
         self.assertEqual(self.listener.take(), [("changed", "b", Origin.LOCAL)])
 
+    def test_a_record_that_gets_another_name_is_not_gone(self) -> None:
+        """
+        It may have one on each of two nodes; what is told to be gone would be removed on all.
+        """
+        self.put(make_binding("a", contact="sip:a@h"), make_binding("b", contact="sip:b@h"))
+        self.listener.take()
+        self.put(make_binding("c", contact="sip:a@h"), make_binding("b", contact="sip:b@h"))
+        self.assertEqual(self.listener.take(), [("changed", "c", Origin.LOCAL)])
+
     def test_a_listener_that_raises_harms_nobody(self) -> None:
         store = self.make_store(self.clock)
         store.watch(RaisingListener())

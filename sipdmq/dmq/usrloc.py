@@ -276,7 +276,7 @@ class UsrlocPeer:
                 self._refused(message, outcome.refused)
         for change in update.changes:
             told_by, previous = change.binding.told_by, change.previous
-            if not told_by or _is_renamed(change):
+            if not told_by:
                 continue
             if self._membership.passes_on(told_by):
                 self._pass_on(change, message.sender, self._others())
@@ -424,17 +424,3 @@ class UsrlocPeer:
 
 def _failed(failure: Failure, message: ChannelMessage) -> None:
     log.failure("a record of {sender} could not be stored", failure, sender=message.source.host)
-
-
-def _is_renamed(change: BindingChange) -> bool:
-    """
-    Whether a removal is none: the record has another C{ruid} now, and the store tells that the old one is gone.
-    """
-    binding, previous = change.binding, change.previous
-    return (
-        binding.removed
-        and previous is not None
-        and not previous.removed
-        and (binding.last_modified, binding.call_id, binding.cseq)
-        == (previous.last_modified, previous.call_id, previous.cseq)
-    )

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import classImplements
 
-from sipdmq.core.contacts import remembered_until
+from sipdmq.core.contacts import identity, remembered_until
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.location import IBindingListener, ILocationStore
 from sipdmq.records import Binding, BindingChange, Decide, Origin, Page, PageCursor, Update
@@ -275,6 +275,12 @@ def _changes(before: Sequence[Binding], after: Sequence[Binding], origin: Origin
     changes = []
     for binding in after:
         old = previous.pop(binding.ruid, None)
+        if old is None and previous:  # it may have got another name, from another node: nothing is gone with that
+            old = next((each for each in previous.values() if identity(each) == identity(binding)), None)
+            if old is not None and all(each.ruid != old.ruid for each in after):
+                del previous[old.ruid]
+            else:
+                old = None
         if old is not binding and old != binding:
             changes.append(BindingChange(binding, old, origin))
     for gone in previous.values():
