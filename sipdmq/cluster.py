@@ -5,7 +5,7 @@ The composition of the cluster part of a node: what L{sipdmq.node} adds where C{
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -49,6 +49,9 @@ from sipdmq.sip.ids import Ids
 from sipdmq.sip.timers import RequestTimers
 from sipdmq.transport.bind import advertised
 
+if TYPE_CHECKING:
+    from sipdmq.watching import Watching
+
 __all__ = ["Cluster", "local_name", "make_cluster"]
 
 FAREWELL_TIME: Final = 1.0
@@ -61,6 +64,7 @@ class Cluster:
     """
     What there is of the cluster in this node.
 
+    @ivar name: of this node.
     @ivar service: L{DMQService}.
     @ivar functions: what policies get as C{node.dmq}.
     @ivar tokens: of the connections that only this node can reach.
@@ -75,6 +79,7 @@ class Cluster:
     def __init__(
         self,
         clock: Any,
+        name: NodeName,
         service: DMQService,
         functions: DMQFunctions,
         tokens: FlowTokens,
@@ -88,6 +93,7 @@ class Cluster:
         screen: Callable[[ITransactionUser], Screen],
     ) -> None:
         self._clock = clock
+        self.name = name
         self.service = service
         self.functions = functions
         self.tokens = tokens
@@ -111,6 +117,13 @@ class Cluster:
     @property
     def _peers(self) -> list[UsrlocPeer | PresencePeer]:
         return [peer for peer in (self.usrloc, self.presence) if peer is not None]
+
+    def share(self, watching: Watching) -> None:
+        """
+        Replicate subscriptions.
+        """
+        service = self.service
+        watching.join(service.channels.add, service, service.membership, service)
 
     def start(self) -> None:
         """
@@ -285,6 +298,7 @@ def make_cluster(
     )
     return Cluster(
         clock,
+        local,
         service,
         functions,
         tokens,
