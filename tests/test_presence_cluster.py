@@ -13,6 +13,7 @@ from sipdmq.records import Origin
 from sipdmq.sip.message import Request
 from sipdmq.sip.parser import parse_message
 from tests.dmq_network import DMQNetwork, address
+from tests.fakes import request_bytes
 from tests.memory_node import MemoryNode
 from tests.watchers import PRESENCE, FakeState, Watcher, plant
 
@@ -25,6 +26,7 @@ class PresenceNetwork(DMQNetwork):
     @ivar watchers: by address and port.
     @ivar cut: pairs of nodes between which nothing arrives.
     @ivar loss: of datagrams between nodes, how many of a hundred are lost.
+    @ivar is_planted: the state of presentities is what the test says, instead of what is published.
     """
 
     def __init__(self, case: SynchronousTestCase) -> None:
@@ -34,10 +36,12 @@ class PresenceNetwork(DMQNetwork):
         self.cut: set[frozenset[str]] = set()
         self.loss = 0
         self.random = random.Random(1)
+        self.is_planted = True
 
     def start(self, number: int, *peers: int, **keys: Any) -> MemoryNode:
         node = self.add(number, *peers, presence=PRESENCE, **{"ping_interval": 10.0, "timeout": 2.0, **keys})
-        self.states[address(number)] = plant(node, FakeState("presence", "dialog"))
+        if self.is_planted:
+            self.states[address(number)] = plant(node, FakeState("presence", "dialog"))
         return node
 
     def watcher(self, number: int, **given: Any) -> Watcher:
@@ -121,9 +125,11 @@ class PresenceNetwork(DMQNetwork):
 class ClusterTestCase(SynchronousTestCase):
     nodes = 3
     timeout = 2.0
+    is_planted = True
 
     def setUp(self) -> None:
         self.network = PresenceNetwork(self)
+        self.network.is_planted = self.is_planted
         self.network.start(1, timeout=self.timeout)
         for number in range(2, self.nodes + 1):
             self.network.start(number, 1, timeout=self.timeout)
@@ -174,9 +180,9 @@ class OneNotifyTests(ClusterTestCase):
         self.assertEqual(self.network.nodes[address(1)].node.snapshot()["dmq.nodes_active"], 3)
         self.subscribed(1, 1)
         self.network.pump(5)
-        self.assertIn("notification_peer", kamailio.channels)
-        self.assertNotIn("subscriptions", kamailio.channels)
-        self.assertNotIn("presence", kamailio.channels)
+        channels = {channel for channel, _ in kamailio.got}
+        self.assertEqual(channels - {"presence"}, {"notification_peer"})
+        self.assertEqual([body for _, body in kamailio.got if b"subscription" in body], [])
 
     def test_winfo_tells_of_watchers_at_all_nodes(self) -> None:
         owner = Watcher("127.0.1.77", 5060, "bob", BOB, "presence.winfo")
@@ -187,6 +193,45 @@ class OneNotifyTests(ClusterTestCase):
         self.subscribed(1, 1)
         (told,) = owner.told()
         self.assertIn("sip:w1@localhost", told)
+
+
+class PublishedTests(ClusterTestCase):
+    """
+    With what phones publish, and the channel that carries it.
+    """
+
+    is_planted = False
+
+    def publish(self, number: int, basic: str, cseq: int, etag: str = "") -> str:
+        body = (
+            '<presence xmlns="urn:ietf:params:xml:ns:pidf" entity="sip:bob@localhost">'
+            f'<tuple id="t1"><status><basic>{basic}</basic></status></tuple></presence>'
+        ).encode()
+        phone = Watcher("127.0.1.99", 5060)
+        self.network.watchers[phone.address] = phone
+        headers = ["Event: presence", "Content-Type: application/pidf+xml"]
+        if etag:
+            headers.append(f"SIP-If-Match: {etag}")
+        data = request_bytes(
+            "PUBLISH", uri=f"sip:{BOB}", via=f"SIP/2.0/UDP 127.0.1.99;branch=z9hG4bKp{cseq}", to=f"<sip:{BOB}>",
+            from_=f"<sip:{BOB}>;tag=p", call_id="p", cseq=f"{cseq} PUBLISH", headers=headers, body=body,
+        )  # fmt: skip
+        self.network.nodes[address(number)].reactor.ports[0].protocol.datagramReceived(data, phone.address)
+        self.network.pump(2)
+        (answer,) = phone.responses
+        self.assertEqual(answer.status, 200)
+        return answer.headers.first["sip-etag"]
+
+    def test_one_notify_for_each_publication(self) -> None:
+        watchers = [self.subscribed(number, 1 + number % 3) for number in range(6)]
+        etag = self.publish(2, "open", 1)
+        told = [watcher.told() for watcher in watchers]
+        self.assertEqual([len(each) for each in told], [1] * 6)
+        self.assertTrue(all("<basic>open</basic>" in each[0] for each in told), told)
+        self.publish(3, "closed", 2, etag)  # at another node
+        told = [watcher.told() for watcher in watchers]
+        self.assertEqual([len(each) for each in told], [1] * 6)
+        self.assertTrue(all("<basic>closed</basic>" in each[0] for each in told), told)
 
 
 class LossTests(ClusterTestCase):
@@ -210,7 +255,7 @@ class _Kamailio:
     """
 
     def __init__(self) -> None:
-        self.channels: list[str] = []
+        self.got: list[tuple[str, bytes]] = []
         self.reactor = self
         self.ports = [self]
         self.protocol = self
@@ -247,7 +292,7 @@ class _Kamailio:
         if not isinstance(message, Request):
             return
         channel = message.uri_text[4:].partition("@")[0]
-        self.channels.append(channel)
+        self.got.append((channel, message.body))
         is_list = channel == "notification_peer"
         body = b"sip:127.0.0.9:5060;status=active\r\nsip:127.0.0.1:5060;status=active\r\n" if is_list else b""
         first = message.headers.first

@@ -217,5 +217,7 @@ class TakeoverTests(ClusterTestCase):
         time.sleep(1.2)  # min_notify_interval
         status = phone.publish(DIALOG.format(user="bob", basic="confirmed"), "dialog", "application/dialog-info+xml")
         self.assertEqual(status, 200)
-        if contact[1] == nodes[1].host:  # its own; what is published elsewhere comes by the channel presence
-            self.assertIn("<state>confirmed</state>", lamp.notified())
+        told = lamp.notified()
+        self.assertIn("<state>confirmed</state>", told)
+        self.assertRegex(told, r'<dialog-info [^>]*version="[1-9]')
+        self.assertEqual(lamp.notified(1.0), "")
