@@ -176,7 +176,7 @@ def measure_notify(watchers: int, publishes: int) -> None:
         told = publishes * watchers
         print(
             f"PUBLISH with {watchers} watchers on two nodes: {told / seconds:,.0f} NOTIFYs/s, "
-            f"{1e6 * cpu / told:.0f} µs of CPU for each (both nodes on one core; PUBLISH and KDMQ in it)"
+            f"{1e6 * cpu / told:.0f} µs of CPU for each (both nodes together; PUBLISH and KDMQ in it)"
         )
         phones.close()
 
