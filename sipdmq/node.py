@@ -367,19 +367,9 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     if config.presence.enable:
         from sipdmq.watching import make_watching
 
+        name = None if cluster is None else cluster.name
         watching = make_watching(
-            config.presence,
-            reactor,
-            now,
-            ids,
-            listeners,
-            domains,
-            store,
-            transactions,
-            resolver,
-            targets,
-            flows,
-            None if cluster is None else cluster.name,
+            config.presence, reactor, now, ids, listeners, domains, store, transactions, resolver, targets, flows, name
         )
         if publications is not None:
             watching.add(publications)
@@ -394,20 +384,9 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
 
     service = MultiService()
     node = Node(
-        reactor,
-        sockets,
-        transport,
-        transactions,
-        store,
-        proxy,
-        gateways,
-        calls,
-        dispatcher,
-        publications,
-        others,
-        cluster,
-        watching,
-    )
+        reactor, sockets, transport, transactions, store, proxy, gateways, calls, dispatcher, publications, others,
+        cluster, watching,
+    )  # fmt: skip
     node.setName("node")
     node.setServiceParent(service)
     return service
