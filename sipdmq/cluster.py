@@ -123,7 +123,9 @@ class Cluster:
         Replicate subscriptions.
         """
         service = self.service
-        watching.join(service.channels.add, service, service.membership, service)
+        received = watching.join(service.channels.add, service, service.membership, service)
+        if received is not None and self.presence is not None:
+            self.presence.others_received = received
 
     def start(self) -> None:
         """

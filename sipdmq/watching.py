@@ -15,6 +15,7 @@ from sipdmq.interfaces.location import ILocationStore
 from sipdmq.interfaces.messages import IFlows, IRequestSender, ITargetResolver
 from sipdmq.interfaces.presence import IEventState
 from sipdmq.interfaces.replication import IBroadcaster, IChannelPeer, IMembership, IReplicator
+from sipdmq.presence.kamailio import KamailioSubscriptions
 from sipdmq.presence.notifier import Contacts, Notifier
 from sipdmq.presence.reginfo import PACKAGE as REG
 from sipdmq.presence.reginfo import RegistrationState
@@ -22,10 +23,10 @@ from sipdmq.presence.replicas import SubscriptionReplicas
 from sipdmq.presence.service import Subscriptions
 from sipdmq.presence.states import EventStates
 from sipdmq.presence.subscribe import SubscriptionServer
-from sipdmq.presence.subscriptions import SubscribeLimits
+from sipdmq.presence.subscriptions import SubscribeLimits, Subscription
 from sipdmq.presence.table import SubscriptionTable, TableLimits
 from sipdmq.presence.winfo import WatcherInformation
-from sipdmq.records import Listener, NodeName
+from sipdmq.records import ChannelMessage, Listener, NodeName
 from sipdmq.sip.ids import Ids
 
 __all__ = ["Watching", "make_watching"]
@@ -48,6 +49,9 @@ class Watching:
         notifier: Notifier,
         subscriptions: Subscriptions,
         server: SubscriptionServer,
+        contacts: Contacts,
+        config: PresenceConfig,
+        now: Callable[[], float],
     ) -> None:
         self._clock = clock
         self.table = table
@@ -55,15 +59,19 @@ class Watching:
         self._notifier = notifier
         self._subscriptions = subscriptions
         self.server = server
+        self._contacts = contacts
+        self._config = config
+        self._now = now
         self._replicas: SubscriptionReplicas | None = None
+        self._kamailio: KamailioSubscriptions | None = None
 
     @property
     def parts(self) -> tuple[Any, ...]:
         """
         What has numbers to show.
         """
-        parts = (self._notifier, self._subscriptions)
-        return parts if self._replicas is None else (*parts, self._replicas)
+        others = (self._replicas, self._kamailio)
+        return (self._notifier, self._subscriptions, *[part for part in others if part is not None])
 
     def add(self, state: IEventState) -> None:
         """
@@ -79,23 +87,45 @@ class Watching:
         replicator: IReplicator,
         membership: IMembership,
         broadcaster: IBroadcaster,
-    ) -> None:
+    ) -> Callable[[ChannelMessage], None] | None:
         """
         Share the subscriptions with the nodes of a cluster.
 
         @param add: takes one more channel.
+        @return: takes what Kamailios tell of subscriptions on their channel; L{None}: nobody does.
         """
         self._replicas = SubscriptionReplicas(
             self._clock, self.table, self._subscriptions, replicator, membership, broadcaster
         )
         add(self._replicas)
+        if not self._config.enable_subs_dmq:
+            return None
+        replicas = self._replicas
+        kamailio = self._kamailio = KamailioSubscriptions(
+            self._clock,
+            self._now,
+            self.table,
+            self._subscriptions,
+            self._contacts,
+            membership,
+            broadcaster,
+            self._config.dmq_peer_id,
+        )
+
+        def put(record: Subscription, before: Subscription) -> None:
+            replicas.put(record, before)
+            kamailio.put(record, before)
+
+        self._subscriptions.replicate = put
+        return kamailio.message_received
 
     def stop(self) -> None:
         """
         Tell nobody anything any more.
         """
-        if self._replicas is not None:
-            self._replicas.stop()
+        for part in (self._replicas, self._kamailio):
+            if part is not None:
+                part.stop()
         self._subscriptions.stop()
 
 
@@ -140,7 +170,7 @@ def make_watching(
         config.min_expires_subscribe, config.default_expires_subscribe, config.max_expires_subscribe
     )
     server = SubscriptionServer(table, subscriptions, notifier, states, contacts, domains, limits, ids, now)
-    watching = Watching(clock, table, states, notifier, subscriptions, server)
+    watching = Watching(clock, table, states, notifier, subscriptions, server, contacts, config, now)
     watchers = WatcherInformation(table)
     subscriptions.changed = watchers.changed
     watching.add(watchers)

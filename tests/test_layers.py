@@ -78,6 +78,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "sipdmq.presence": PURE,
     "sipdmq.presence.publication_store": ACTING,
     "sipdmq.presence.publish": ACTING,
+    "sipdmq.presence.kamailio": ACTING,
     "sipdmq.presence.notifier": ACTING,
     "sipdmq.presence.pacing": ACTING,
     "sipdmq.presence.reginfo": ACTING,

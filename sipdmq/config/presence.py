@@ -34,6 +34,7 @@ class PresenceConfig:
     @ivar publications: on this node, those of other nodes included.
     @ivar enable_dmq: publications go to the other nodes, and theirs come here.
     @ivar enable_pres_sync_dmq: a node that starts asks for all of them.
+    @ivar enable_subs_dmq: subscriptions go to Kamailio nodes of release 6, too.
     @ivar min_expires_subscribe: of subscriptions; so for the two after it.
     @ivar min_notify_interval: between two NOTIFYs to one watcher; 0: each change is told at once.
     @ivar watchers_per_presentity: subscriptions to one user in one event package.
@@ -51,6 +52,7 @@ class PresenceConfig:
     enable_dmq: bool = key(True, switch)
     enable_pres_sync_dmq: bool = key(True, switch)
     dmq_peer_id: str = key("presence", _name)
+    enable_subs_dmq: bool = key(False, switch)
     min_expires_subscribe: int = key(60, whole(1, 3600))
     default_expires_subscribe: int = key(3600, whole(1, 2**31 - 1))
     max_expires_subscribe: int = key(7200, whole(1, 10**6))

@@ -75,7 +75,7 @@ class SubscriptionReplicas:
         self._bodies: dict[bytes, tuple[Subscription | DecodeError, ...]] = {}
         self._refused = 0
         self._logged_at = -LOG_INTERVAL
-        subscriptions.replicate = self._put
+        subscriptions.replicate = self.put
         subscriptions.handed = self._hand
         subscriptions.alive = self._alive
         membership.watch(self)
@@ -95,7 +95,7 @@ class SubscriptionReplicas:
 
     # outward
 
-    def _put(self, record: Subscription) -> None:
+    def put(self, record: Subscription, before: Subscription) -> None:
         """
         Tell all nodes of ours. One that is not active is put right when it is back (L{repair}). One of which it is not
         known yet what it is may be told, too: a Kamailio answers 404, as it has no such channel.

@@ -38,7 +38,8 @@ class Subscriptions:
     The subscriptions of this node, and what it knows of those of the others.
 
     @ivar local: the owner that this node is; empty where there is no cluster.
-    @ivar replicate: called with each record that the other nodes have to be told.
+    @ivar replicate: called with each record that the other nodes have to be told, and with the record as it was while
+        the subscription lived.
     @ivar handed: called with a record that nobody has taken over, and the node that should.
     @ivar changed: called with presentity, event and origin when somebody is a watcher now, is none any more, or has
         another state.
@@ -65,7 +66,7 @@ class Subscriptions:
         self._flows = IFlows(flows)
         self.local = local
         self._max_expires = max_expires
-        self.replicate: Callable[[Subscription], object] = lambda record: None
+        self.replicate: Callable[[Subscription, Subscription], object] = lambda record, before: None
         self.handed: Callable[[Subscription, str], object] = lambda record, node: None
         self.changed: Callable[[str, str, Origin], object] = lambda presentity, event, origin: None
         self.alive: Callable[[], frozenset[str]] = lambda: frozenset((local,))
@@ -73,7 +74,7 @@ class Subscriptions:
         self._looks = 0
         self._counts = dict.fromkeys(("begun", "expired", "dropped", "taken_over", "given_up"), 0)
         notifier.lost = self._lost
-        notifier.counted = lambda record: self.replicate(record)
+        notifier.counted = lambda record: self.replicate(record, record)
 
     def snapshot(self) -> dict[str, int | float]:
         """
@@ -93,7 +94,7 @@ class Subscriptions:
         before = self._table.get(record.tag)
         self._counts["begun"] += before is None
         self._store(record, Origin.LOCAL)
-        self.replicate(record)
+        self.replicate(record, record)
         self._notifier.tell(record.tag, is_urgent=True)
 
     def ended(self, record: Subscription, reason: str) -> None:
@@ -105,6 +106,16 @@ class Subscriptions:
         """
         self._bury(record)
         self._notifier.finish(record, reason)
+
+    def moved(self, record: Subscription, is_over: bool) -> None:
+        """
+        A node that cannot own it has taken a SUBSCRIBE for a subscription of ours, and told the watcher the state.
+        """
+        if is_over:
+            self._bury(record)
+        else:
+            self._store(record, Origin.LOCAL)
+            self.replicate(record, record)
 
     def _lost(self, record: Subscription, is_unreachable: bool) -> None:
         """
@@ -125,7 +136,7 @@ class Subscriptions:
         else:
             over = end(record, max(record.expires_at, before.expires_at) + REMEMBERED)
             self._table.put(over)
-            self.replicate(over)
+            self.replicate(over, before)
         self.changed(before.presentity, before.event, Origin.LOCAL)
 
     def _store(self, record: Subscription, origin: Origin) -> None:
@@ -184,7 +195,7 @@ class Subscriptions:
                 higher = after_rival(stored, incoming)
                 if higher is not None:
                     self._store(higher, Origin.LOCAL)
-                    self.replicate(higher)
+                    self.replicate(higher, higher)
                     return None
             return stored
         was_ours = stored is not None and stored.owner == self.local
@@ -206,7 +217,7 @@ class Subscriptions:
         self._counts["taken_over"] += 1
         taken = taken_over(record, self.local)
         self._store(taken, Origin.REPLICATED)
-        self.replicate(taken)
+        self.replicate(taken, taken)
         self._notifier.tell(record.tag, is_urgent=True)
 
     def node_lost(self) -> None:

@@ -23,7 +23,6 @@ from sipdmq.presence.subscriptions import (
     Way,
     accepts,
     begin,
-    is_same_dialog,
     read_event,
     read_subscribe,
     refresh,
@@ -153,7 +152,7 @@ class SubscriptionServer:
             read_event(request, self._states.packages)
             raise refuse.not_found()  # the server itself is nobody to watch
         record = self._table.get(tag)
-        if record is None or record.state is State.TERMINATED or not is_same_dialog(request, record):
+        if record is None or record.state is State.TERMINATED or not record.is_of(request.call_id, request.from_.tag):
             raise refuse.no_such_dialog()
         subscribe = read_subscribe(request, self._states.packages, self._limits)
         if (record.event, record.event_id) != subscribe.event:

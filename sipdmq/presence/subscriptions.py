@@ -29,7 +29,6 @@ __all__ = [
     "accepts",
     "bad_event",
     "begin",
-    "is_same_dialog",
     "judge",
     "read_event",
     "read_routes",
@@ -106,6 +105,12 @@ class Subscription(NamedTuple):
     flow: str = ""
     owner: str = ""
     term: int = 0
+
+    def is_of(self, call_id: str, remote_tag: str) -> bool:
+        """
+        Whether it is in the dialog of which this is the rest of the name (RFC 3261 §12).
+        """
+        return call_id == self.call_id and remote_tag == parse_route(self.remote).tag
 
 
 class SubscribeLimits(NamedTuple):
@@ -262,13 +267,6 @@ def begin(
         request.call_id, first["from"], first["to"], subscribe.contact, read_routes(request), subscribe.cseq,
         0, 0, way.received, way.socket, way.flow, owner,
     )  # fmt: skip
-
-
-def is_same_dialog(request: Request, record: Subscription) -> bool:
-    """
-    Whether a request within a dialog belongs to a subscription whose local tag it has (RFC 3261 §12).
-    """
-    return request.call_id == record.call_id and request.from_.tag == parse_route(record.remote).tag
 
 
 def refresh(record: Subscription, subscribe: Subscribe, way: Way, now: int, owner: str) -> Subscription:
