@@ -5,6 +5,7 @@ SUBSCRIBE as its transaction user sees it: reads it, has it decided on, answers 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from zope.interface import implementer
 
@@ -28,7 +29,7 @@ from sipdmq.presence.subscriptions import (
     refresh,
 )
 from sipdmq.presence.table import SubscriptionTable
-from sipdmq.records import Source
+from sipdmq.records import Listener, Source
 from sipdmq.sip.event import parse_event
 from sipdmq.sip.ids import Ids
 from sipdmq.sip.message import Request, response_to
@@ -42,7 +43,7 @@ def way_of(request: Request, source: Source) -> Way:
     How NOTIFYs get back to whoever sent a SUBSCRIBE: over his connection, or to the address that his datagram came
     from, where his Contact names another one. Through proxies that stay in the dialog: by its route set.
     """
-    socket = str(source.listener)
+    socket = _name_of(source.listener)
     first = request.headers.first
     if "record-route" in first or "," in first["via"] or request.headers.is_repeated("via"):
         return Way("", socket, "")
@@ -53,6 +54,14 @@ def way_of(request: Request, source: Source) -> Way:
     if isinstance(uri, SipURI) and uri.host == source.host and (uri.port or DEFAULT_PORT) == source.port:
         return Way("", socket, "")
     return Way(f"sip:{format_host(source.host.partition('%')[0])}:{source.port}", socket, "")
+
+
+@lru_cache(maxsize=64)
+def _name_of(listener: Listener) -> str:
+    """
+    One string for all subscriptions that came by a listener.
+    """
+    return str(listener)
 
 
 @implementer(ISubscriptionServer)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from sys import intern
 from typing import Any, Final
 
 from sipdmq.errors import DecodeError, ParseError
@@ -36,6 +37,9 @@ _NUMBERS: Final[Mapping[str, tuple[str, int]]] = {
     "status": ("state", 3), "expires": ("expires_at", 2**40), "remote_cseq": ("remote_cseq", 2**31 - 1),
     "local_cseq": ("local_cseq", 2**31 - 1), "version": ("version", 2**40), "term": ("term", 2**31 - 1),
 }  # fmt: skip
+
+_SHARED: Final = frozenset(("event", "socket_info", "owner"))
+"""Of which thousands of records have the same: kept once."""
 
 _encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
@@ -97,7 +101,7 @@ def _record(member: Any) -> Subscription:
         text = member.get(name, "")
         if not isinstance(text, str) or len(text) > _MAX_LENGTH or "\r" in text or "\n" in text or "\0" in text:
             raise DecodeError(f"{name} must be a string of one line")
-        values[field] = text
+        values[field] = intern(text) if name in _SHARED else text
     for name, (field, greatest) in _NUMBERS.items():
         number = member.get(name, 0)
         if type(number) is not int or not 0 <= number <= greatest:

@@ -5,6 +5,7 @@ The header field Event (RFC 6665 §8.2.1).
 from __future__ import annotations
 
 import re
+from sys import intern
 from typing import Final, NamedTuple
 
 from sipdmq.errors import ParseError
@@ -49,4 +50,4 @@ def parse_event(value: str) -> Event:
         raise ParseError("Invalid Event Id")
     if len(match.group(1)) > MAX_EVENT or len(event_id) > MAX_EVENT:
         raise ParseError("Event Too Long")
-    return Event(match.group(1), event_id)
+    return Event(intern(match.group(1)), event_id)
