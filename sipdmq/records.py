@@ -345,6 +345,7 @@ class ClusterNode(NamedTuple):
         Kamailio 5.6.3.
     @ivar is_sipdmq: it has shown by C{hello} that it is one of ours.
     @ivar is_local: it is this node.
+    @ivar is_new: where it is told that a node is up: it has just started, and knows nothing yet.
     """
 
     name: NodeName
@@ -352,6 +353,7 @@ class ClusterNode(NamedTuple):
     release: str = ""
     is_sipdmq: bool = False
     is_local: bool = False
+    is_new: bool = False
 
 
 class ChannelMessage(NamedTuple):

@@ -4,7 +4,7 @@ The cells of one table: writes of this node and of others, expiry, bounds.
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -312,6 +312,7 @@ class BoundTests(SynchronousTestCase):
         max_size=40,
     )
 
+    @example([("s", "b", 27), ("s", "a", 27), ("m", "c", 30), ("d", "x@1.2.3.4:5", 5), ("f", "a", 10)])
     @settings(max_examples=150, deadline=None)
     @given(OPERATIONS)
     def test_the_counts_are_right_whatever_happens(self, operations: list[tuple[str, str, int]]) -> None:

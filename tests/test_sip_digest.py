@@ -204,7 +204,7 @@ class CredentialsTests(SynchronousTestCase):
         ):  # fmt: skip
             before = time.process_time()
             self.assertRaises(ParseError, parse_credentials, value)
-            self.assertLess(time.process_time() - before, 0.05)
+            self.assertLess(time.process_time() - before, 2, "a pattern that backtracks takes minutes")
 
 
 class ChallengeTests(SynchronousTestCase):

@@ -70,6 +70,7 @@ class FakeCluster:
         self.differences: dict[str, float] = {}
         self.under_way: set[tuple[NodeName, str]] = set()
         self.restorers: dict[NodeName, NodeName] = {}
+        self.heirs: dict[str, NodeName] = {}
         self.owed: list[tuple[NodeName, float]] = []
 
     def put(self, channel: str, key: str, change: Any) -> None:
@@ -90,6 +91,9 @@ class FakeCluster:
 
     def passes_on(self, told_by: str) -> bool:
         return told_by in self.passed_on
+
+    def teller_to_all(self, told_by: str) -> NodeName | None:
+        return self.heirs.get(told_by)
 
     def restorer_of(self, node: NodeName) -> NodeName | None:
         return self.restorers.get(node)

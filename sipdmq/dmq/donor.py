@@ -5,13 +5,14 @@ Syncs and repairs: what other nodes are sent of the location store, page by page
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from sipdmq.dmq.errands import SYNC_OF_OURS, SYNCS, Errand
+from sipdmq.dmq.errands import SYNC_OF_OURS, SYNCS, Errand, repeated
 from sipdmq.interfaces.location import ILocationStore
 from sipdmq.records import Binding, ClusterNode, NodeName, Origin, Page, Update
 
@@ -81,6 +82,7 @@ class Donor:
         Send a node all records of an errand, each once as it is at its turn. While another one for this node is under
         way it waits; two of a kind that wait are one, and a sync under way is not begun again.
         """
+        errand = repeated(errand, node)
         running = self._errands.get(node.name)
         if running is None:
             self._begin(node, errand)
@@ -202,7 +204,8 @@ class Donor:
             log.info("{node} was sent {count} {what}", node=str(node.name), count=count, what=self.what)
 
     def _age(self, errand: Errand) -> float:
-        return 0.0 if errand.kind in SYNCS else self._clock.seconds() - errand.since
+        # What is lost of a sync is lost with all that others told: then the sync begins again.
+        return inf if errand.kind in SYNCS else self._clock.seconds() - errand.since
 
     def _page(self, cursor: Any) -> Deferred[tuple[dict[Any, list[Any]], Any]]:
         """

@@ -5,9 +5,12 @@ What a node is to be sent of the location store: everything, or what was changed
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Final, NamedTuple, Protocol
 
-__all__ = ["REPAIR", "RESTORE", "SYNC", "SYNCS", "SYNC_OF_OURS", "Errand", "Told", "records_for"]
+from sipdmq.records import ClusterNode
+
+__all__ = ["REPAIR", "RESTORE", "SYNC", "SYNCS", "SYNC_OF_OURS", "Errand", "Told", "records_for", "repeated"]
 
 SYNC: Final = "sync"
 SYNC_OF_OURS: Final = "sync of ours"
@@ -65,6 +68,16 @@ class Errand(NamedTuple):
 
     kind: str
     since: float = 0.0
+
+
+def repeated(errand: Errand, node: ClusterNode) -> Errand:
+    """
+    What becomes of an errand: a repair that is to reach back to the beginning of time is a sync, of which a part was
+    lost.
+    """
+    if errand.kind != REPAIR or errand.since != -inf:
+        return errand
+    return Errand(SYNC_OF_OURS if node.is_sipdmq or node.release.startswith("sipdmq") else SYNC)
 
 
 def records_for(

@@ -200,6 +200,18 @@ class Heirs:
 
     # what follows
 
+    def teller_to_all(self, told_by: str) -> NodeName | None:
+        """
+        Whom to tell what a lost node says all the same, by a message that was late: its heir passes it on.
+
+        @return: L{None}: it is not lost, or this node is its heir.
+        """
+        loss = self._losses.get(told_by)
+        if loss is None or loss.back_at is not None:
+            return None
+        heir = self.heir_of(told_by)
+        return None if heir == self._local else heir
+
     def restorer_of(self, told_by: str) -> NodeName | None:
         """
         Who repairs a Kamailio that is back, in the name of all who have lost it: its heir, if that one has lost it,

@@ -148,6 +148,12 @@ class Membership:
         """
         return self.repairs.heirs.passes_on(told_by)
 
+    def teller_to_all(self, told_by: str) -> NodeName | None:
+        """
+        See L{IMembership.teller_to_all}.
+        """
+        return self.repairs.heirs.teller_to_all(told_by)
+
     def restorer_of(self, node: NodeName) -> NodeName | None:
         """
         See L{IMembership.restorer_of}.
@@ -341,7 +347,7 @@ class Membership:
         link.node = node
         self.repairs.returned(node)
         link.went_up()
-        self._tell("node_up", node)
+        self._tell("node_up", node._replace(is_new=is_newcomer))
 
     def _node_gone(self, node: ClusterNode, event: str, reason: str) -> None:
         log.info("{node} {reason}", node=str(node.name), reason=reason)

@@ -86,8 +86,11 @@ class Newcomer:
     """Seconds without a record after which a donor has told all, or nothing."""
     LONGEST: Final = 60.0
     """Seconds after which a donor that has told something counts as done: changes of its phones never end."""
-    WANTING: Final = 60.0
-    """Seconds after the start in which somebody who has everything may still come, where only newcomers are there."""
+    WANTING: Final = 10.0
+    """
+    Seconds after the start in which somebody who has everything may still be heard of, where only newcomers are there:
+    so long a node says of itself that it may not have everything.
+    """
     RETRY: Final = 10.0
     """Seconds after which a donor is asked again that is there and has not sent everything."""
     ALONE: Final = 10.0
@@ -178,7 +181,8 @@ class Newcomer:
         A node is there. Where nobody has sent everything so far, it may be the one who does, now.
         """
         is_idle = self._donor is None and self.readiness.is_ready
-        if is_idle and not self.is_complete and (node.name not in self._asked or node.name in self._failed):
+        lacks = self._is_wanting or self._failed
+        if is_idle and lacks and not node.is_new and (node.name not in self._asked or node.name in self._failed):
             self._next(node)
 
     def node_lost(self, node: ClusterNode) -> None:

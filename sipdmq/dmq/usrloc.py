@@ -280,7 +280,11 @@ class UsrlocPeer:
                 continue
             if self._membership.passes_on(told_by):
                 self._pass_on(change, message.sender, self._others())
-            elif previous is not None and kamailios:
+                continue
+            heir = self._membership.teller_to_all(told_by)
+            if heir is not None:
+                self._pass_on(change, message.sender, [node for node in self._others() if node.name == heir])
+            if previous is not None and kamailios:
                 self._overtake(change, previous, kamailios)
 
     def _overtake(self, change: BindingChange, previous: Binding, kamailios: Sequence[ClusterNode]) -> None:

@@ -418,8 +418,6 @@ class Table:
         self._highest = max(self._highest, cell.last_modified)
         if cell.removed:
             self._tombstones[cell.key] = None
-            if len(self._tombstones) > self.settings.cells or self._size > self.settings.size:
-                self._drop(next(iter(self._tombstones)))
         else:
             share = _shared_key(cell.key)
             if share:
@@ -431,6 +429,8 @@ class Table:
                 bucket = self._buckets[second] = {}
                 heappush(self._seconds, second)
             bucket[cell.key] = None
+        if cell.removed and (len(self._tombstones) > self.settings.cells or self._size > self.settings.size):
+            self._drop(next(iter(self._tombstones)))  # perhaps this very one
         return CellChange(cell, previous, origin)
 
     def _drop(self, key: str) -> Cell:

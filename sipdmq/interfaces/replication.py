@@ -55,6 +55,14 @@ class IMembership(Interface):
         @return: C{bool}
         """
 
+    def teller_to_all(told_by):
+        """
+        Whom this node tells what a lost node has changed and it hears only now, so that all get it: the heir.
+
+        @param told_by: as for L{answers_for}.
+        @return: L{NodeName<sipdmq.records.NodeName>}; L{None}: nobody: that node is not lost, or this one is its heir.
+        """
+
     def restorer_of(node):
         """
         Which node repairs a Kamailio that is back: it does not mind what is newer, so one does it for all.

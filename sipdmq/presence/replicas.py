@@ -145,7 +145,8 @@ class SubscriptionReplicas:
         sender = message.sender
         if message.body == SYNC_REQUEST:
             if sender is not None:
-                self._begin(sender, lambda record: True, 0.0)
+                # Only nodes of ours speak here; the hello of this one may be on its way.
+                self._begin(sender._replace(is_sipdmq=True), lambda record: True, 0.0)
             return ChannelReply(200)
         try:
             records = self._bodies.pop(message.body, None) or decode(message.body)
@@ -220,8 +221,14 @@ class SubscriptionReplicas:
 
     def repair(self, node: ClusterNode, age: float) -> None:
         """
-        See L{IRepairer.repair}. It is told of all that we own: no record says when it was changed.
+        See L{IRepairer.repair}. It is told of all that we own: no record says when it was changed. One of which it is
+        not known yet what it is, as it is new here, waits for that.
         """
+        if node.release.startswith("sipdmq"):
+            node = node._replace(is_sipdmq=True)
+        elif not node.is_sipdmq and not node.release:
+            self._replicator.owe(node.name, CHANNEL, age)
+            return
         self._begin(node, lambda record: record.owner == self._local, age)
 
     def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
