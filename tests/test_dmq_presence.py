@@ -295,10 +295,11 @@ class SyncTests(PresenceTestCase):
         A Kamailio 5 would store twice what both a repair and the sync it asks for tell it as new.
         """
         stranger = KAMAILIO._replace(release="")
-        self.peer.repair(stranger, 3.0)
-        self.assertEqual((self.sent_right(), self.sent(), self.cluster.owed), ([], [], [(stranger.name, 3.0)]))
+        self.peer.repair(stranger, 100.0)
+        self.assertEqual((self.sent_right(), self.sent(), self.cluster.owed), ([], [], [(stranger.name, 100.0)]))
         self.cluster.members = [stranger]
-        self.peer.repair(stranger, 31.0)
+        self.clock.advance(30)
+        self.peer.repair(stranger, 130.0)
         self.clock.pump([0.01] * 5)
         self.assertIn("r1.1", [change.etag for _, change in self.sent()])
 
