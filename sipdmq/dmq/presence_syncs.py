@@ -180,6 +180,8 @@ class PresenceSyncs:
         """
         @param age: 0 for a sync: the node has nothing yet.
         """
+        # What it is may have come out since the errand was begun.
+        node = next((each for each in self.others() if each.name == node.name), node)
         if _says_ours(node):
             told = self._form.update(publication, by=publication.told_by if node.is_sipdmq else "")
         elif publication.removed:
