@@ -5,7 +5,7 @@ The composition of the cluster part of a node: what L{sipdmq.node} adds where C{
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -52,6 +52,9 @@ from sipdmq.sip.message import Request
 from sipdmq.sip.timers import RequestTimers
 from sipdmq.transport.bind import advertised
 
+if TYPE_CHECKING:
+    from sipdmq.watching import Watching
+
 __all__ = ["Cluster", "local_name", "make_cluster"]
 
 FAREWELL_TIME: Final = 1.0
@@ -64,6 +67,7 @@ class Cluster:
     """
     What there is of the cluster in this node.
 
+    @ivar name: of this node.
     @ivar service: L{DMQService}.
     @ivar functions: what policies get as C{node.dmq}.
     @ivar tokens: of the connections that only this node can reach.
@@ -80,6 +84,7 @@ class Cluster:
     def __init__(
         self,
         clock: Any,
+        name: NodeName,
         service: DMQService,
         functions: DMQFunctions,
         tokens: FlowTokens,
@@ -95,6 +100,7 @@ class Cluster:
         is_from_node: Callable[[Request, Source], bool],
     ) -> None:
         self._clock = clock
+        self.name = name
         self.service = service
         self.functions = functions
         self.tokens = tokens
@@ -120,6 +126,15 @@ class Cluster:
     @property
     def _peers(self) -> list[Any]:
         return [peer for peer in (self.usrloc, self.presence, self.htable) if peer is not None]
+
+    def share(self, watching: Watching) -> None:
+        """
+        Replicate subscriptions.
+        """
+        service = self.service
+        received = watching.join(service.channels.add, service, service.membership, service)
+        if received is not None and self.presence is not None:
+            self.presence.others_received = received
 
     def start(self) -> None:
         """
@@ -301,6 +316,7 @@ def make_cluster(
     )
     return Cluster(
         clock,
+        local,
         service,
         functions,
         tokens,

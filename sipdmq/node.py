@@ -31,6 +31,7 @@ from sipdmq.core.domains import Domains
 from sipdmq.core.functions import NodeFunctions
 from sipdmq.core.keys import derive_key, read_secret
 from sipdmq.core.load import load_policy
+from sipdmq.core.policy import may_watch
 from sipdmq.core.targets import BindingTargets
 from sipdmq.errors import ConfigError, UnreachableError
 from sipdmq.gateways.service import Gateways
@@ -56,6 +57,7 @@ from sipdmq.transport.resolve import TargetResolver
 if TYPE_CHECKING:
     from sipdmq.cluster import Cluster
     from sipdmq.transport.tls import TlsContexts
+    from sipdmq.watching import Watching
 
 __all__ = ["Node", "makeNode", "steady_epoch"]
 
@@ -98,12 +100,14 @@ class Node(Service):
         publications: MemoryPublicationStore | None,
         others: Sequence[IInspectable],
         cluster: Cluster | None = None,
+        watching: Watching | None = None,
     ) -> None:
         """
         @param sockets: bound, in the order of the transport's listeners.
         @param publications: L{None} where C{[presence]} is off.
         @param others: what has numbers to show, but is neither started nor stopped.
         @param cluster: L{None} where C{[dmq]} is off.
+        @param watching: L{None} where C{[presence]} is off.
         """
         self._reactor = reactor
         self._sockets = sockets
@@ -119,6 +123,9 @@ class Node(Service):
         self.cluster = cluster
         if publications is not None:
             others = (*others, publications)
+        self.watching = watching
+        if watching is not None:
+            others = (*others, *watching.parts)
         if cluster is not None:
             others = (*others, *cluster.parts)
         parts = (transport, transactions, store, proxy, gateways, calls, tables, dispatcher, *others)
@@ -181,6 +188,8 @@ class Node(Service):
 
     def _stop(self) -> Deferred[Any]:
         self._dispatcher.stop()
+        if self.watching is not None:
+            self.watching.stop()
         self._gateways.stop()
         self.proxy.stop()
         self._calls.stop()
@@ -390,6 +399,21 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
         if hasattr(policy, "route_kdmq"):
             cluster.functions.route_by(policy, functions)
         dispatcher.add_service("KDMQ", cluster.service)
+    watching = None
+    if config.presence.enable:
+        from sipdmq.watching import make_watching
+
+        name = None if cluster is None else cluster.name
+        watching = make_watching(
+            config.presence, reactor, now, ids, listeners, domains, store, transactions, resolver, targets, flows, name
+        )
+        if publications is not None:
+            watching.add(publications)
+        functions.subscriptions = watching.server
+        functions.may_watch = getattr(policy, "may_watch", may_watch)
+        dispatcher.add_service("SUBSCRIBE", watching.server)
+        if cluster is not None:
+            cluster.share(watching)
     dispatcher.connect(policy, functions, proxy)
     transport.connect(transactions)
     transactions.connect(transport, dispatcher if cluster is None else cluster.screen(dispatcher))
@@ -409,6 +433,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
         publications,
         others,
         cluster,
+        watching,
     )
     node.setName("node")
     node.setServiceParent(service)

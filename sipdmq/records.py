@@ -391,10 +391,13 @@ class EventDocument(NamedTuple):
     The state of a presentity in one event package, as a NOTIFY carries it.
 
     @ivar content_type: of the body; empty where there is none.
+    @ivar version_at: where in the body the C{0} stands in whose place the number of the document within its
+        subscription is to be put: C{reginfo}, C{watcherinfo} and C{dialog-info} count for each watcher. -1: nowhere.
     """
 
     content_type: str
     body: bytes
+    version_at: int = -1
 
 
 CellValue = int | str

@@ -103,7 +103,7 @@ class ChannelTests(PresenceNetworkTestCase):
         self.etag(2, body=pidf("closed", "b"))
         self.network.pump(1)
         documents = {node.node.publications.document(AOR, "presence") for node in self.network.nodes.values()}
-        ((_, body),) = documents
+        ((_, body, _),) = documents
         self.assertEqual(body.count(b"<tuple"), 2)
 
     def test_several_changes_while_one_is_on_its_way(self) -> None:

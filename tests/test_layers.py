@@ -78,6 +78,15 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "sipdmq.presence": PURE,
     "sipdmq.presence.publication_store": ACTING,
     "sipdmq.presence.publish": ACTING,
+    "sipdmq.presence.kamailio": ACTING,
+    "sipdmq.presence.notifier": ACTING,
+    "sipdmq.presence.pacing": ACTING,
+    "sipdmq.presence.reginfo": ACTING,
+    "sipdmq.presence.replicas": ACTING,
+    "sipdmq.presence.service": ACTING,
+    "sipdmq.presence.states": ACTING,
+    "sipdmq.presence.subscribe": ACTING,
+    "sipdmq.presence.winfo": ACTING,
     "sipdmq.dialog": PURE,
     "sipdmq.dialog.service": ACTING,
     "sipdmq.htable": PURE,
@@ -113,6 +122,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "sipdmq.admin": (*ACTING, "twisted.web", "prometheus_client"),
     "sipdmq.cluster": ("sipdmq", "twisted", "zope.interface"),
     "sipdmq.node": ("sipdmq", "twisted", "zope.interface"),
+    "sipdmq.watching": ("sipdmq", "twisted", "zope.interface"),
     "sipdmq.tap": ("sipdmq", "twisted", "zope.interface"),
 }
 """

@@ -97,7 +97,7 @@ class StoreTests(StoreTestCase):
             self.put()
             self.put(*records)
             documents.add(self.store.document(ALICE, "presence"))
-        ((_, body),) = documents
+        ((_, body, _),) = documents
         self.assertIn(b'<tuple id="a"><status><basic>closed', body)
 
     def test_expiry(self) -> None:

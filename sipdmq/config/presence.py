@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sipdmq.config.values import key, switch, whole
+from sipdmq.config.values import key, seconds, switch, whole
 from sipdmq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ class PresenceConfig:
     @ivar publications: on this node, those of other nodes included.
     @ivar enable_dmq: publications go to the other nodes, and theirs come here.
     @ivar enable_pres_sync_dmq: a node that starts asks for all of them.
+    @ivar enable_subs_dmq: subscriptions go to Kamailio nodes of release 6, too.
+    @ivar min_expires_subscribe: of subscriptions; so for the two after it.
+    @ivar min_notify_interval: between two NOTIFYs to one watcher; 0: each change is told at once.
+    @ivar watchers_per_presentity: subscriptions to one user in one event package.
+    @ivar subscriptions_per_watcher: of one user.
+    @ivar subscriptions: on this node, those of other nodes included.
     """
 
     enable: bool = key(False, switch)
@@ -46,6 +52,14 @@ class PresenceConfig:
     enable_dmq: bool = key(True, switch)
     enable_pres_sync_dmq: bool = key(True, switch)
     dmq_peer_id: str = key("presence", _name)
+    enable_subs_dmq: bool = key(False, switch)
+    min_expires_subscribe: int = key(60, whole(1, 3600))
+    default_expires_subscribe: int = key(3600, whole(1, 2**31 - 1))
+    max_expires_subscribe: int = key(7200, whole(1, 10**6))
+    min_notify_interval: float = key(1.0, seconds(0, 3600))
+    watchers_per_presentity: int = key(1000, whole(1, 100_000))
+    subscriptions_per_watcher: int = key(500, whole(1, 100_000))
+    subscriptions: int = key(100_000, whole(1, 10**7))
 
 
 def check(config: NodeConfig) -> None:
@@ -64,6 +78,12 @@ def check(config: NodeConfig) -> None:
             "default_expires",
             f"{presence.default_expires} must lie between min_expires ({presence.min_expires}) and max_expires "
             f"({presence.max_expires})",
+        )
+    if not presence.min_expires_subscribe <= presence.default_expires_subscribe <= presence.max_expires_subscribe:
+        raise wrong(
+            "default_expires_subscribe",
+            f"{presence.default_expires_subscribe} must lie between min_expires_subscribe "
+            f"({presence.min_expires_subscribe}) and max_expires_subscribe ({presence.max_expires_subscribe})",
         )
     if not config.dmq.is_enabled or not presence.enable:
         return

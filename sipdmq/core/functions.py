@@ -13,7 +13,7 @@ from sipdmq.core import refuse
 from sipdmq.core.auth import Authenticator, identity_of, remove_credentials, username_of
 from sipdmq.core.domains import Domains, aor_in
 from sipdmq.core.routes import DIALOG_METHODS
-from sipdmq.errors import ParseError
+from sipdmq.errors import ParseError, RequestRefused
 from sipdmq.interfaces.credentials import ICredentialStore
 from sipdmq.interfaces.gateways import IGateways
 from sipdmq.interfaces.location import ILocationStore
@@ -98,6 +98,10 @@ class NodeFunctions:
 
     @ivar dmq: L{sipdmq.dmq.functions.DMQFunctions}, the cluster; L{None} where the node is in none.
     @ivar tables: the shared tables of C{[htable NAME]}, L{ITable<sipdmq.interfaces.tables.ITable>} by NAME.
+    @ivar subscriptions: L{ISubscriptionServer<sipdmq.interfaces.presence.ISubscriptionServer>}; L{None} where
+        C{[presence] enable = 0}.
+    @ivar may_watch: the policy's: given watcher, presentity and event package, whether that is allowed; or
+        C{"pending"}.
     @ivar lookup_elsewhere: asks the cluster for an AoR that this node does not know, while it still syncs; L{None}
         where the node is in none.
     @ivar publisher: L{IPublisher<sipdmq.interfaces.publications.IPublisher>}; L{None} where C{[presence] enable = 0}.
@@ -125,6 +129,8 @@ class NodeFunctions:
         self._credentials = None if credentials is None else ICredentialStore(credentials)
         self.dmq: Any = None
         self.tables: Any = {}
+        self.subscriptions: Any = None
+        self.may_watch: Callable[[str, str, str], object] = lambda watcher, presentity, event: False
         self.lookup_elsewhere: Callable[[str], Deferred[tuple[Binding, ...]]] | None = None
         self.publisher: IPublisher | None = None
 
@@ -207,6 +213,42 @@ class NodeFunctions:
         check_required(request.message)
         request.published = self.publisher.publish(request.transaction, request.message)
         request.is_decided = True
+
+    def takes_subscribe(self, request: RoutedRequest) -> bool:
+        """
+        Whether a request is a SUBSCRIBE that L{handle_subscribe} is for: for a user of ours and an event package that
+        this node knows, or within the dialog of a subscription that it has.
+
+        @raise ParseError: Event cannot be read.
+        """
+        if self.subscriptions is None or request.method != "SUBSCRIBE":
+            return False
+        serves: bool = self.subscriptions.serves(request.message)
+        return serves
+
+    def handle_subscribe(self, request: RoutedRequest) -> None:
+        """
+        Serve a SUBSCRIBE (RFC 6665) and answer it: Kamailio's C{handle_subscribe()}. The watcher is C{request.user}, or
+        where nobody is asked for a password, who From says.
+
+        @raise RequestRefused: 403 for who may not watch, 420, 489 where there is no presence, and what else
+            L{ISubscriptionServer.subscribe<sipdmq.interfaces.presence.ISubscriptionServer.subscribe>} refuses.
+        @raise RuntimeError: it was saved, relayed or refused before.
+        """
+        if request.is_decided:
+            raise RuntimeError(f"{request} is decided already")
+        if self.subscriptions is None:
+            raise RequestRefused(489)
+        check_required(request.message)
+        watcher = request.user or self._name_of(request.message.from_.uri)
+        self.subscriptions.subscribe(request.transaction, request.message, watcher, self.may_watch)
+        request.is_decided = True
+
+    def _name_of(self, uri: URI) -> str:
+        aor = self._domains.aor_of(uri)
+        if aor is None:
+            aor = aor_in(uri.host, uri) if isinstance(uri, SipURI) else None
+        return aor or uri.text
 
     async def lookup(self, request: RoutedRequest, uri: URI | None = None) -> tuple[Destination, ...]:
         """

@@ -10,7 +10,23 @@ from sipdmq.core import refuse
 from sipdmq.core.functions import NodeFunctions, RoutedRequest
 from sipdmq.interfaces.routing import IRoutingPolicy
 
-__all__ = ["DefaultPolicy"]
+__all__ = ["DefaultPolicy", "may_watch"]
+
+_SHARED = ("presence", "dialog")
+"""The event packages that tell what is meant for others."""
+
+
+def may_watch(watcher: str, presentity: str, event: str) -> bool:
+    """
+    Who may watch whom where the operator says nothing else: the presence and the calls of a user those of the same
+    domain, all else (his mailbox, his contacts, who watches him) he alone.
+
+    @param watcher: C{"bob@example.org"}, who subscribes; so for C{presentity}, whom.
+    @param event: the event package.
+    """
+    if watcher == presentity:
+        return True
+    return event in _SHARED and watcher.rpartition("@")[2] == presentity.rpartition("@")[2]
 
 
 @implementer(IRoutingPolicy)
@@ -34,6 +50,11 @@ class DefaultPolicy:
             await node.authenticate(request)
             node.handle_publish(request)
             return
+        if node.takes_subscribe(request):
+            if not request.message.to.tag:  # within a dialog that nobody else knows of, he has shown it before
+                await node.authenticate(request)
+            node.handle_subscribe(request)
+            return
         # Who calls himself one of our users has to prove it.
         if node.is_from_us(request):
             await node.authenticate(request)
@@ -46,3 +67,10 @@ class DefaultPolicy:
             node.relay(request)
         else:
             raise refuse.forbidden("Relaying Denied")
+
+    def may_watch(self, watcher: str, presentity: str, event: str) -> bool | str:
+        """
+        See L{may_watch<sipdmq.core.policy.may_watch>}. C{"pending"}: the watcher is told nothing, until he asks again
+        and gets another answer.
+        """
+        return may_watch(watcher, presentity, event)

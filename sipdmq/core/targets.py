@@ -5,22 +5,42 @@ Where a registered phone is reached.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol as Structure
 
 from twisted.internet.defer import Deferred, succeed
 
 from sipdmq.core.domains import is_address
 from sipdmq.interfaces.messages import IFlows, ITargetResolver
-from sipdmq.records import Binding, Listener, Protocol, Target
+from sipdmq.records import Listener, Protocol, Target
 from sipdmq.sip.uri import DEFAULT_PORT, SipURI, parse_sip_uri
 
-__all__ = ["BindingTargets"]
+__all__ = ["BindingTargets", "Reached"]
+
+
+class Reached(Structure):
+    """
+    What is known of how a phone is reached: a L{Binding<sipdmq.records.Binding>}, or a subscription, whose fields of
+    these names mean the same.
+    """
+
+    @property
+    def contact(self) -> str: ...
+
+    @property
+    def received(self) -> str: ...
+
+    @property
+    def socket(self) -> str: ...
+
+    @property
+    def flow(self) -> str: ...
 
 
 class BindingTargets:
     """
     From a binding to targets, by the way that its REGISTER came: back over its connection, or from the listener that
     received it, over the same transport whatever the size of a request. That way is open through the NAT in front
-    of the phone; another one may not be.
+    of the phone; another one may not be. So for a subscription, by the way of its SUBSCRIBE.
     """
 
     def __init__(self, listeners: Iterable[Listener], flows: IFlows, resolver: ITargetResolver) -> None:
@@ -28,7 +48,7 @@ class BindingTargets:
         self._flows = IFlows(flows)
         self._resolver = ITargetResolver(resolver)
 
-    def resolve(self, binding: Binding) -> Deferred[tuple[Target, ...]]:
+    def resolve(self, binding: Reached) -> Deferred[tuple[Target, ...]]:
         """
         @return: a Deferred of a non-empty tuple of L{Target}, first choice first; already fired unless the contact
             names a host and the binding has no C{received}.

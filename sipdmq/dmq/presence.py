@@ -60,6 +60,7 @@ class PresencePeer:
 
     @ivar channel: C{[presence] dmq_peer_id}.
     @ivar batch_contacts: Kamailio knows no messages with several changes here.
+    @ivar others_received: called with a message that is about no presentity: Kamailio's subscriptions.
     @ivar supersede: see L{Outbox<sipdmq.dmq.outbox.Outbox>}.
     """
 
@@ -94,6 +95,7 @@ class PresencePeer:
         self._bodies: dict[bytes, Presence | None] = {}
         self._counts = dict.fromkeys(("received", "refused", "answered"), 0)
         self._logged_at = float("-inf")
+        self.others_received: Callable[[ChannelMessage], object] = lambda message: None
         self.readiness = Readiness("presence")
         self._syncs = PresenceSyncs(
             clock, now, store, form, self.channel, self.readiness, replicator, membership, broadcaster
@@ -182,6 +184,8 @@ class PresencePeer:
         elif isinstance(found, PresentityMissing):
             self._refused(message, "no presentity")
             return ChannelReply(500)
+        elif found is None:
+            self.others_received(message)
         elif sender is not None and not sender.is_local:
             if isinstance(found, PresentitySync):
                 self._syncs.serve(sender)

@@ -1,12 +1,14 @@
 """
-Between what is known of presentities and who is told of it.
+Between what is known of presentities, who is told of it, and who asks for that.
 """
 
 from __future__ import annotations
 
 from zope.interface import Interface
 
-__all__ = ["IEventState", "IEventStateListener"]
+from sipdmq.interfaces.messages import ITransactionUser
+
+__all__ = ["IEventState", "IEventStateListener", "ISubscriptionServer"]
 
 
 class IEventState(Interface):
@@ -47,4 +49,33 @@ class IEventStateListener(Interface):
 
         @param origin: L{Origin<sipdmq.records.Origin>}: C{LOCAL} where this node brought it about, C{REPLICATED} where
             another one did, C{EXPIRED} where time did.
+        """
+
+
+class ISubscriptionServer(ITransactionUser):
+    """
+    Serves SUBSCRIBE (RFC 6665 §4.2). As L{ITransactionUser} it takes those within dialogs, which nobody has to decide
+    on: their tag is one that only the watcher has.
+    """
+
+    def serves(request):
+        """
+        Whether a SUBSCRIBE can be served here: it is for a user of ours and an event package that we know, or within
+        the dialog of a subscription.
+
+        @param request: L{Request<sipdmq.sip.message.Request>}
+        @return: C{bool}
+        @raise ParseError: Event cannot be read.
+        """
+
+    def subscribe(transaction, request, watcher, may_watch):
+        """
+        Serve and answer one.
+
+        @param transaction: L{IServerTransaction<sipdmq.interfaces.messages.IServerTransaction>}
+        @param request: the L{Request<sipdmq.sip.message.Request>} of the transaction, our own Routes taken out of it.
+        @param watcher: C{str}, who it is: C{"bob@example.org"}.
+        @param may_watch: given watcher, presentity and event package, says whether he may: true, false, or
+            C{"pending"}: he is told nothing, until somebody has decided.
+        @raise RequestRefused: nothing was changed: 403, 404, 406, 423, 481, 482, 489, 500, 503, 513; so for ParseError.
         """

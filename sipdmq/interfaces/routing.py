@@ -22,6 +22,10 @@ class IRoutingPolicy(Interface):
         @param request: the request, its routes preprocessed (L{sipdmq.core.routes.preprocess}).
         @param node: what may be done with it: authenticate, save, look up, relay.
         @raise RequestRefused: it is answered so.
+
+        A policy may also have a method C{may_watch(watcher, presentity, event)}: whether somebody may subscribe to
+        somebody, each as C{"bob@example.org"}, in an event package. True, false, or C{"pending"}: he is told nothing
+        yet. Without it L{may_watch<sipdmq.core.policy.may_watch>} counts.
         """
 
 

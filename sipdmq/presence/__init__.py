@@ -1,3 +1,3 @@
 """
-Presence: what phones publish of themselves (RFC 3903), and what is made of it for those who watch.
+Presence: what phones publish of themselves (RFC 3903), what is made of it, and who is told of it (RFC 6665).
 """

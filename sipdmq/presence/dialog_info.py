@@ -10,7 +10,7 @@ from typing import Final
 from sipdmq.errors import DecodeError
 from sipdmq.presence.elements import Element, format_xml, name_in, read_xml
 
-__all__ = ["CONTENT_TYPE", "compose", "read_dialog_info", "with_version"]
+__all__ = ["CONTENT_TYPE", "compose", "read_dialog_info", "version_at"]
 
 CONTENT_TYPE: Final = "application/dialog-info+xml"
 DIALOG_INFO: Final = "urn:ietf:params:xml:ns:dialog-info"
@@ -38,7 +38,7 @@ def read_dialog_info(body: bytes) -> Element:
 
 def compose(aor: str, bodies: Sequence[bytes]) -> bytes:
     """
-    All calls of a user, as a full document with version 0; see L{with_version}.
+    All calls of a user, as a full document with version 0; see L{version_at}.
 
     @param aor: C{"alice@example.org"}.
     @param bodies: what was published, the newest first; of two dialogs with one id the newer counts. What cannot be
@@ -63,10 +63,10 @@ def compose(aor: str, bodies: Sequence[bytes]) -> bytes:
     return format_xml(Element(_ROOT, attributes, tuple(children)), {})
 
 
-def with_version(body: bytes, version: int) -> bytes:
+def version_at(body: bytes) -> int:
     """
-    A document of L{compose} for one NOTIFY: each watcher counts those that he gets.
+    Where in a document of L{compose} its version stands: each watcher counts those that he gets (RFC 4235 §4.1).
 
-    @param version: 0 for the first of a subscription, one more for each of the following (RFC 4235 §4.1).
+    @return: as L{EventDocument.version_at<sipdmq.records.EventDocument>}.
     """
-    return body.replace(_VERSION, b' version="%d"' % version, 1)
+    return body.index(_VERSION) + len(_VERSION) - 2

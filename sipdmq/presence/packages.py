@@ -26,12 +26,14 @@ class EventPackage(NamedTuple):
     @ivar check: given a document, raises DecodeError if it is none.
     @ivar compose: given an AoR and the published documents, the newest first, the one that watchers get; of none, what
         they get where nothing is published.
+    @ivar version_at: given a composed document, L{EventDocument.version_at<sipdmq.records.EventDocument>}.
     """
 
     name: str
     content_type: str
     check: Callable[[bytes], object]
     compose: Callable[[str, Sequence[bytes]], bytes]
+    version_at: Callable[[bytes], int] = lambda body: -1
 
 
 def _check_summary(body: bytes) -> None:
@@ -53,7 +55,13 @@ PACKAGES: Final[Mapping[str, EventPackage]] = {
     package.name: package
     for package in (
         EventPackage("presence", pidf.CONTENT_TYPE, pidf.read_pidf, pidf.compose),  # RFC 3856
-        EventPackage("dialog", dialog_info.CONTENT_TYPE, dialog_info.read_dialog_info, dialog_info.compose),  # RFC 4235
+        EventPackage(
+            "dialog",
+            dialog_info.CONTENT_TYPE,
+            dialog_info.read_dialog_info,
+            dialog_info.compose,
+            dialog_info.version_at,
+        ),  # RFC 4235
         EventPackage(
             "message-summary", "application/simple-message-summary", _check_summary, _newest_summary
         ),  # RFC 3842

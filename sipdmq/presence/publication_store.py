@@ -125,7 +125,8 @@ class MemoryPublicationStore:
             live = [each for each in self._records.get(key, ()) if not each.removed and each.expires_at > now]
             live.sort(key=_age, reverse=True)
             form = PACKAGES[package]
-            document = EventDocument(form.content_type, form.compose(aor, [each.body for each in live]))
+            body = form.compose(aor, [each.body for each in live])
+            document = EventDocument(form.content_type, body, form.version_at(body))
             if live:
                 self._documents[key] = document
         return document
