@@ -231,6 +231,7 @@ class SyncTests(PresenceTestCase):
 
     def test_a_kamailio_6_gets_live_ones_as_new_with_what_is_left(self) -> None:
         self.clock.advance(30)
+        self.cluster.members = [KAMAILIO_6, OURS]
         self.receive(b'{"action":2}', KAMAILIO_6)
         found = self.served(KAMAILIO_6)
         self.assertEqual(
@@ -295,12 +296,19 @@ class SyncTests(PresenceTestCase):
         A Kamailio 5 would store twice what both a repair and the sync it asks for tell it as new.
         """
         stranger = KAMAILIO._replace(release="")
-        self.peer.repair(stranger, 3.0)
-        self.assertEqual((self.sent_right(), self.sent(), self.cluster.owed), ([], [], [(stranger.name, 3.0)]))
+        self.peer.repair(stranger, 100.0)
+        self.assertEqual((self.sent_right(), self.sent(), self.cluster.owed), ([], [], [(stranger.name, 100.0)]))
         self.cluster.members = [stranger]
-        self.peer.repair(stranger, 31.0)
+        self.clock.advance(30)
+        self.peer.repair(stranger, 130.0)
         self.clock.pump([0.01] * 5)
         self.assertIn("r1.1", [change.etag for _, change in self.sent()])
+
+    def test_what_a_node_is_comes_out_while_it_is_served(self) -> None:
+        stranger = KAMAILIO._replace(release="")
+        self.receive(b'{"action":2}', stranger)
+        self.cluster.members = [KAMAILIO]
+        self.assertEqual(self.sent_right(), [("r1.0", 0), ("r1.1", 0), ("r1.1", 60), ("k1.0", 0), ("k1.0", 60)])
 
     def test_nothing_is_removed_at_a_node_of_ours(self) -> None:
         """
@@ -386,6 +394,7 @@ class RestoreTests(PresenceTestCase):
         self.peer.start(False)
         self.put(make_publication())
         self.sent()
+        self.cluster.members = [KAMAILIO_6, OURS]
         self.cluster.restorers = {KAMAILIO_6.name: OURS.name}
         self.peer.repair(KAMAILIO_6, 10.0)
         self.clock.pump([0.1] * 50)

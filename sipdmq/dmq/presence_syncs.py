@@ -82,6 +82,7 @@ class PresenceSyncs:
             clock, store, self._wants, self._put_record, self._put_end, self._owe, self._is_active
         )
         self._restores = Restores(clock, self._ask, self._repair_restored, self._owe)
+        self._strangers: dict[NodeName, float] = {}  # since when they wait: nodes that are in the list
         self.newcomer = Newcomer(clock, readiness, self._ask, self.others)
 
     def __len__(self) -> int:
@@ -113,6 +114,7 @@ class PresenceSyncs:
         """
         A node is active no more.
         """
+        self._strangers.pop(node.name, None)
         self.newcomer.node_lost(node)
         self._restores.lost(node)
 
@@ -127,9 +129,12 @@ class PresenceSyncs:
         See L{IRepairer.repair<sipdmq.interfaces.replication.IRepairer.repair>}. A Kamailio that was lost is repaired by
         one node for all; one of which it is not known yet what it is, as it is new here, when that is known.
         """
-        if not node.release and not node.is_sipdmq and age < STRANGE:
-            self._owe(node, age)
-            return
+        if not node.release and not node.is_sipdmq:
+            now = self._clock.seconds()
+            if now < self._strangers.setdefault(node.name, now) + STRANGE:
+                self._owe(node, age)
+                return
+        self._strangers.pop(node.name, None)
         restorer = None if node.release.startswith("sipdmq") else self._membership.restorer_of(node.name)
         if restorer is None:
             self._donor.serve(node, Errand(REPAIR, self._clock.seconds() - age))
@@ -175,6 +180,8 @@ class PresenceSyncs:
         """
         @param age: 0 for a sync: the node has nothing yet.
         """
+        # What it is may have come out since the errand was begun.
+        node = next((each for each in self.others() if each.name == node.name), node)
         if _says_ours(node):
             told = self._form.update(publication, by=publication.told_by if node.is_sipdmq else "")
         elif publication.removed:
