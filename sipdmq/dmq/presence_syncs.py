@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from math import inf
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -178,7 +179,7 @@ class PresenceSyncs:
 
     def _put_record(self, node: ClusterNode, publication: Publication, age: float) -> Any:
         """
-        @param age: 0 for a sync: the node has nothing yet.
+        @param age: infinite for a sync: the node has nothing yet.
         """
         # What it is may have come out since the errand was begun.
         node = next((each for each in self.others() if each.name == node.name), node)
@@ -186,7 +187,7 @@ class PresenceSyncs:
             told = self._form.update(publication, by=publication.told_by if node.is_sipdmq else "")
         elif publication.removed:
             told = self._form.update(publication)
-        elif node.release and (age or is_kamailio_5(node)):
+        elif node.release and (age < inf or is_kamailio_5(node)):
             return Deferred.fromCoroutine(self._put_right(node, publication, age))
         else:
             told = self._form.new(publication, int(self._now()))
