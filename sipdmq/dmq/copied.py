@@ -131,7 +131,7 @@ class CopyReceiver:
         """
         What to make of the records of an AoR, if the other node says what it has made of its own.
         """
-        told, faults = read_registered(request, self._form, aor)
+        told, faults = read_registered(request, self._form, aor, self._senders.teller_at(source.host))
         for fault in faults:
             self._refuse(fault, source)
         if not told:

@@ -20,7 +20,7 @@ from typing import Final
 from sipdmq.dmq.presence_json import PresentityUpdate
 from sipdmq.dmq.presence_json import decode as decode_presence
 from sipdmq.dmq.presence_json import encode as encode_presence
-from sipdmq.dmq.usrloc_form import UsrlocForm
+from sipdmq.dmq.usrloc_form import UNKNOWN, UsrlocForm
 from sipdmq.dmq.usrloc_json import decode
 from sipdmq.dmq.usrloc_records import UsrlocRemove, UsrlocUpdate
 from sipdmq.errors import DecodeError
@@ -95,11 +95,14 @@ def write_registered(headers: Headers, values: Iterable[str]) -> None:
         headers.add(_REGISTERED, value)
 
 
-def read_registered(request: Request, form: UsrlocForm, aor: str) -> tuple[list[Binding], list[str]]:
+def read_registered(
+    request: Request, form: UsrlocForm, aor: str, teller: str = UNKNOWN
+) -> tuple[list[Binding], list[str]]:
     """
     What another node tells of the records that a REGISTER has written there.
 
     @param aor: of the REGISTER: all are records of it.
+    @param teller: the other node.
     @return: the records, removed ones among them; and why others cannot be used.
     """
     bindings: list[Binding] = []
@@ -109,7 +112,7 @@ def read_registered(request: Request, form: UsrlocForm, aor: str) -> tuple[list[
     for value in request.headers.get_all(_REGISTERED.lower())[:_MAX_VALUES]:
         try:
             told = [
-                form.binding(each.record, isinstance(each, UsrlocRemove))
+                form.binding(each.record, isinstance(each, UsrlocRemove), teller)
                 for each in decode(value.encode("utf-8", "surrogateescape"))
                 if isinstance(each, (UsrlocUpdate, UsrlocRemove))
             ]

@@ -13,6 +13,7 @@ from sipdmq.dmq.lines import numeric_host
 from sipdmq.dmq.membership import Membership
 from sipdmq.dmq.own_headers import has_own_headers, remove_own_headers
 from sipdmq.dmq.sender import KdmqSender
+from sipdmq.dmq.usrloc_form import UNKNOWN
 from sipdmq.errors import ParseError, RequestRefused
 from sipdmq.interfaces.messages import IServerTransaction, ITransactionUser
 from sipdmq.records import NodeName, Protocol, Source
@@ -55,6 +56,13 @@ class Senders:
 
     def _names_at(self, host: str) -> list[NodeName]:
         return [node.name for node in self._membership.nodelist.nodes()[1:] if node.name.host == host]
+
+    def teller_at(self, host: str) -> str:
+        """
+        The node at an address, as in L{Binding.told_by<sipdmq.records.Binding>}.
+        """
+        names = self._names_at(host)
+        return str(names[0]) if names else UNKNOWN
 
     def is_node_at(self, host: str, port: int | None) -> bool:
         """
