@@ -5,6 +5,7 @@ The way to one other node: the outboxes of its channels, and what becomes of the
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -184,6 +185,15 @@ class Link:
         The node lacks what was changed here in the last C{age} seconds: it is repaired.
         """
         self._box(channel).owe(self._clock.seconds() - age)
+
+    def debt(self) -> float:
+        """
+        How old the oldest change is that the node is not known to have: seconds, 0 where it has all, or is away.
+        """
+        if not self._is_up:
+            return 0.0
+        oldest = min([box.owed_since() for box in self._boxes.values()], default=inf)
+        return max(0.0, self._clock.seconds() - oldest) if oldest > -inf else 0.0
 
     def owe_all(self, age: float) -> None:
         """

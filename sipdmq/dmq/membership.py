@@ -308,6 +308,8 @@ class Membership:
                 self._node_gone(effect.node, "node_disabled", "is disabled")
             elif isinstance(effect, NodeRestarted):
                 self.repairs.restarted(effect.node, self.nodelist.answered_at(effect.node.name))
+                if effect.node.name in self._links:
+                    self._links[effect.node.name].owe_all(self._lately())
             elif isinstance(effect, NodeForgotten):
                 self._sender.forget(effect.name)
                 self.introductions.clocks.forget(effect.name)
@@ -342,12 +344,18 @@ class Membership:
             # A newcomer gets everything from one donor, who may not have heard yet what we have just told it; who was
             # there before us does not ask, and has nothing of what we were told while we were alone.
             uptime = self._clock.seconds() - self._started_at
-            link.owe_all(uptime if uptime < YOUNG else self.repairs.reach)
+            link.owe_all(uptime if uptime < YOUNG else self._lately())
             self._new_ones[node.name] = is_newcomer or uptime < YOUNG
         link.node = node
         self.repairs.returned(node)
         link.went_up()
         self._tell("node_up", node._replace(is_new=is_newcomer))
+
+    def _lately(self) -> float:
+        """
+        How far back a newcomer's donor may lack something that we have told: seconds.
+        """
+        return max([self.repairs.reach, *[link.debt() for link in self._links.values()]])
 
     def _node_gone(self, node: ClusterNode, event: str, reason: str) -> None:
         log.info("{node} {reason}", node=str(node.name), reason=reason)

@@ -406,6 +406,13 @@ class Outbox:
         if not self.is_stopped:
             self.dirty_since = since if self.dirty_since is None else min(since, self.dirty_since)
 
+    def owed_since(self) -> float:
+        """
+        When the oldest change was made that the node is not known to have, seconds; infinity: it has all.
+        """
+        sent = [_oldest(changes) for _, _, changes in self._sent.values()]
+        return min([*sent, _oldest(self._waiting.values()), inf if self.dirty_since is None else self.dirty_since])
+
     def cleaned(self) -> None:
         """
         What the node lacks is on its way into this box.
