@@ -9,6 +9,7 @@ from sipdmq.dmq.effects import (
     NodeDisabled,
     NodeDown,
     NodeForgotten,
+    NodeRestarted,
     NodeUp,
     SayHello,
     SendList,
@@ -146,7 +147,7 @@ class NewsTests(NodeListTests):
     def test_of_another_node_it_is_only_asked(self) -> None:
         nodes = self.with_kamailio()
         effects = nodes.notified(1.0, A, True, 2, lines(A, US, B))
-        self.assertEqual(effects[1:], (SendList(B, 1, body(A, US)),))
+        self.assertEqual(effects[-1:], (SendList(B, 1, body(A, US)),))
         self.assertEqual(self.status(nodes, B), NOT_ACTIVE)
         self.assertEqual(nodes.notified(1.5, A, True, 1, lines(A, US, B)), ())
         effects = nodes.answered(2.0, B, lines(B, US), KAMAILIO)
@@ -331,10 +332,15 @@ class SyncTests(NodeListTests):
         self.assertNotIn(Sync, kinds(nodes.notified(60.0, A, True, 1, lines(A), KAMAILIO)))
         self.assertIn(Sync, kinds(nodes.notified(120.0, A, True, 1, lines(A, US), KAMAILIO)))
 
-    def test_one_that_has_just_started_does_not_know_us_yet(self) -> None:
+    def test_one_that_was_started_anew_is_asked_when_it_lists_us(self) -> None:
+        """
+        A phone may have registered there when nobody was in its list.
+        """
         nodes = self.with_kamailio()
-        nodes.notified(60.0, A, True, 2, lines(A), KAMAILIO)
-        self.assertNotIn(Sync, kinds(nodes.notified(61.0, A, True, 1, lines(A, US), KAMAILIO)))
+        effects = nodes.notified(60.0, A, True, 2, lines(A), KAMAILIO)
+        self.assertIn(NodeRestarted, kinds(effects))
+        self.assertNotIn(Sync, kinds(effects))
+        self.assertIn(Sync, kinds(nodes.notified(61.0, A, True, 1, lines(A, US), KAMAILIO)))
 
     def test_what_it_is_is_asked_at_each_return(self) -> None:
         nodes = self.make()

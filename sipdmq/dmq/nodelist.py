@@ -309,8 +309,11 @@ class NodeList(Roster):
             member.release = release
         was = member.status
         if was is status is ACTIVE and hops >= MAX_HOPS and member.kind == "kamailio" and member.answered_at > NEVER:
-            # It has just started, or lost everybody; either way it may have told what not all have heard.
+            # It has just started, or lost everybody; either way it may have told what not all have heard, and may have
+            # been told something before it knew of us: it is asked when it lists us.
             self._effects.append(NodeRestarted(member.as_node()))
+            member.was_lost = True
+            member.listed = None
         if status is ACTIVE and now - member.failed_at < self._settings.timeout * 2:
             self._ask(member, now)  # it did not answer lately: perhaps it cannot hear us
         self._set_status(member, status, now, is_newcomer=hops >= MAX_HOPS)
