@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipdmq.dmq.restores import LONGEST, QUIET, WAIT, Restores
 from sipdmq.records import ClusterNode
 from tests.fakes import pump
-from tests.usrloc_node import HERE, KAMAILIO, OURS, UsrlocTestCase, update
+from tests.usrloc_node import HERE, KAMAILIO, OURS, FakeResponse, UsrlocTestCase, update
 
 
 class RestoreTests(SynchronousTestCase):
@@ -21,11 +21,12 @@ class RestoreTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(100)
         self.events: list[tuple[Any, ...]] = []
+        self.answers: list[Deferred[bool]] = []
         self.restores = Restores(self.clock, self.ask, self.record("repair"), self.record("owe"))
 
     def ask(self, node: ClusterNode) -> Deferred[bool]:
         self.events.append(("ask", node, self.clock.seconds()))
-        return succeed(True)
+        return self.answers.pop(0) if self.answers else succeed(True)
 
     def record(self, event: str):  # type: ignore[no-untyped-def]
         return lambda node, number, *more: self.events.append((event, node, number, *more))
@@ -76,6 +77,16 @@ class RestoreTests(SynchronousTestCase):
         pump(self.clock, QUIET)
         self.assertEqual(self.events[1:], [("repair", KAMAILIO, 60, True)])
         self.assertFalse(self.restores.is_whole(KAMAILIO.name))
+
+    def test_one_that_does_not_answer_that_is_not_told_what_is_old(self) -> None:
+        answer: Deferred[bool] = Deferred()
+        self.answers.append(answer)
+        self.restores.begin_now(KAMAILIO, 40)
+        pump(self.clock, 8)
+        self.assertEqual(self.events, [("ask", KAMAILIO, 100)])
+        answer.callback(False)
+        self.assertEqual(self.events[1:], [("owe", KAMAILIO, 48)])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_one_that_had_forgotten_us_meanwhile_is_asked_again(self) -> None:
         self.restores.begin_now(KAMAILIO, 40)
@@ -144,6 +155,7 @@ class ChannelTests(UsrlocTestCase):
         self.assertEqual([node for _, node, _, _ in self.cluster.asked], [KAMAILIO.name])
         self.receive(update(self.form, "mine", last_modified=int(self.now()) + 1, cseq=9))
         self.assertEqual(self.ruids(), [])
+        self.cluster.asked[0][3].callback(FakeResponse(200))
         pump(self.clock, QUIET + 1)
         self.assertEqual(self.ruids(), ["mine", "theirs"])
 

@@ -84,7 +84,15 @@ class Restores:
         running = self._running[node.name]
         running.is_whole = True
         if running.asked_at is None:
-            self._ask_for_all(running)
+            self._ask(node).addBoth(self._answered, running)
+
+    def _answered(self, was_taken: object, running: _Restore) -> None:
+        if self._running.get(running.node.name) is not running or running.asked_at is not None:
+            return
+        if was_taken is True:
+            self._listen(running)
+        else:  # it is out of reach: what we know is as old as before
+            self.lost(running.node)
 
     def is_whole(self, name: NodeName) -> bool:
         """
@@ -104,13 +112,13 @@ class Restores:
             return False
         if not running.is_listed:  # what asked it before that may have got no answer
             running.is_listed = True
-            self._ask_for_all(running)
+            self._listen(running)
+            self._ask(node)
         return True
 
-    def _ask_for_all(self, running: _Restore) -> None:
+    def _listen(self, running: _Restore) -> None:
         running.asked_at = self._clock.seconds()
         running.call.reset(QUIET)
-        self._ask(running.node)
 
     def record_received(self, sender: NodeName | None) -> None:
         """
