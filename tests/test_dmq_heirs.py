@@ -150,6 +150,26 @@ class LossTests(SynchronousTestCase):
         heirs.lost(101 + HINT_LIFETIME, C, 390)
         self.assertEqual(heirs.elect(101 + HINT_LIFETIME, [self.other], [])[0], Inherit(str(C), 390))
 
+    def test_who_was_stopped_itself_asks_and_is_no_heir(self) -> None:
+        """
+        It may be the one that would be: what it has of that node is old.
+        """
+        local = seen_by(A, (A, B, C)).heir_of(str(D))
+        others = [name for name in (A, B, C) if name != local]
+        heirs = seen_by(local, (A, B, C))
+        heirs.elect(1, others, [D])
+        heirs.overslept(20, D, 3)
+        found = heirs.elect(20, others, [D])
+        self.assertEqual([(type(each), each.lost, each.since) for each in found], [(Claim, str(D), 3)])
+        self.assertFalse(heirs.passes_on(str(D)))
+        heirs.overslept(21, D, 2)
+        self.assertEqual([each.since for each in heirs.elect(21, others, [D])], [2])
+        heirs.lost(30, D, 25)
+        self.assertEqual([type(each) for each in heirs.elect(30, others, [])], [Inherit, Claim])
+        self.assertTrue(heirs.passes_on(str(D)))
+        heirs.overslept(40, D, 5)
+        self.assertEqual(heirs.elect(40, others, []), [], "one that is away")
+
     def test_a_forgotten_one(self) -> None:
         self.lose()
         self.heirs.forgotten(C)

@@ -4,12 +4,20 @@ What nodes have missed, and what lost nodes had told, reaches all that are left:
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.heirs import Heirs
+from sipdmq.dmq.repairs import REACH, VERB, Repairs
 from sipdmq.records import Binding, ChannelMessage, ClusterNode, NodeName, Protocol, Source
+from sipdmq.sip.message import Response
 from tests.dmq_network import DMQNetwork, address
 from tests.fakes import UDP
+from tests.usrloc_node import HERE, KAMAILIO, OURS, UsrlocTestCase, update
 
 
 def register(user: str, cseq: int = 1, expires: int = 600) -> bytes:
@@ -218,3 +226,29 @@ class QuestionTests(RepairTestCase):
 
 def question(sender: ClusterNode | None) -> ChannelMessage:
     return ChannelMessage("sipdmq", sender, Source(Protocol.UDP, address(2), 5060, UDP), "application/json", b"")
+
+
+class OversleptTests(UsrlocTestCase):
+    """
+    This process was stopped: what it knows of a Kamailio is old.
+    """
+
+    def test_others_and_the_kamailio_are_asked_and_the_kamailio_is_told_nothing(self) -> None:
+        asked: list[tuple[NodeName, dict[str, Any]]] = []
+
+        def send(node: NodeName, body: bytes) -> Deferred[Response]:
+            asked.append((node, json.loads(body)[VERB]))
+            return Deferred()
+
+        channels = Channels()
+        channels.add(self.peer)
+        repairs = Repairs(self.clock, HERE, channels, send, lambda: (OURS, KAMAILIO), 8.0)
+        self.receive(update(self.form, "theirs", last_modified=int(self.now())))
+        self.clock.advance(12)
+        self.cluster.put_ones.clear()
+        repairs.overslept(12.0)
+        self.clock.pump([0.1] * 10)
+        self.assertEqual(asked, [(OURS.name, {"node": str(KAMAILIO.name), "age": int(12 + 8 + REACH) + 1})])
+        self.assertEqual([node for _, node, _, _ in self.cluster.asked], [KAMAILIO.name])
+        self.assertEqual({node for node, _, _ in self.cluster.put_ones}, {OURS.name})
+        self.assertFalse(repairs.heirs.passes_on(str(KAMAILIO.name)))

@@ -4,6 +4,8 @@ A Kamailio that is back is asked before it is told.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,22 +13,23 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipdmq.dmq.restores import LONGEST, QUIET, WAIT, Restores
 from sipdmq.records import ClusterNode
 from tests.fakes import pump
-from tests.usrloc_node import HERE, KAMAILIO, OURS, UsrlocTestCase, update
+from tests.usrloc_node import HERE, KAMAILIO, OURS, FakeResponse, UsrlocTestCase, update
 
 
 class RestoreTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(100)
-        self.events: list[tuple[str, ClusterNode, float]] = []
+        self.events: list[tuple[Any, ...]] = []
+        self.answers: list[Deferred[bool]] = []
         self.restores = Restores(self.clock, self.ask, self.record("repair"), self.record("owe"))
 
     def ask(self, node: ClusterNode) -> Deferred[bool]:
         self.events.append(("ask", node, self.clock.seconds()))
-        return succeed(True)
+        return self.answers.pop(0) if self.answers else succeed(True)
 
     def record(self, event: str):  # type: ignore[no-untyped-def]
-        return lambda node, number: self.events.append((event, node, number))
+        return lambda node, number, *more: self.events.append((event, node, number, *more))
 
     def test_it_is_asked_when_it_lists_us_and_repaired_when_it_is_quiet(self) -> None:
         self.restores.begin(KAMAILIO, 40)
@@ -41,14 +44,14 @@ class RestoreTests(SynchronousTestCase):
         self.restores.record_received(None)
         self.assertEqual(self.events, [("ask", KAMAILIO, 103)])
         pump(self.clock, 0.5)
-        self.assertEqual(self.events[1:], [("repair", KAMAILIO, 60)])
+        self.assertEqual(self.events[1:], [("repair", KAMAILIO, 60, False)])
         self.assertFalse(self.restores.joined(KAMAILIO), "that is over")
 
     def test_one_that_never_lists_us_is_repaired_all_the_same(self) -> None:
         self.restores.begin(KAMAILIO, 40)
         self.restores.begin(KAMAILIO, 70)
         pump(self.clock, WAIT)
-        self.assertEqual(self.events, [("repair", KAMAILIO, 30)])
+        self.assertEqual(self.events, [("repair", KAMAILIO, 30, False)])
 
     def test_one_that_is_never_quiet(self) -> None:
         self.restores.begin(KAMAILIO, 40)
@@ -57,7 +60,7 @@ class RestoreTests(SynchronousTestCase):
             pump(self.clock, 1)
             self.restores.record_received(KAMAILIO.name)
         pump(self.clock, QUIET)
-        self.assertEqual([event for event, _, _ in self.events], ["ask", "repair"])
+        self.assertEqual([event for event, *_ in self.events], ["ask", "repair"])
 
     def test_one_that_goes_again_is_owed_what_it_was_owed(self) -> None:
         self.restores.begin(KAMAILIO, 40)
@@ -66,6 +69,34 @@ class RestoreTests(SynchronousTestCase):
         self.restores.lost(OURS)
         self.assertEqual(self.events, [("owe", KAMAILIO, 45)])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_that_was_there_while_we_were_stopped_is_asked_at_once(self) -> None:
+        self.restores.begin_now(KAMAILIO, 40)
+        self.assertEqual(self.events, [("ask", KAMAILIO, 100)])
+        self.assertTrue(self.restores.is_whole(KAMAILIO.name))
+        pump(self.clock, QUIET)
+        self.assertEqual(self.events[1:], [("repair", KAMAILIO, 60, True)])
+        self.assertFalse(self.restores.is_whole(KAMAILIO.name))
+
+    def test_one_that_does_not_answer_that_is_not_told_what_is_old(self) -> None:
+        answer: Deferred[bool] = Deferred()
+        self.answers.append(answer)
+        self.restores.begin_now(KAMAILIO, 40)
+        pump(self.clock, 8)
+        self.assertEqual(self.events, [("ask", KAMAILIO, 100)])
+        answer.callback(False)
+        self.assertEqual(self.events[1:], [("owe", KAMAILIO, 48)])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_that_had_forgotten_us_meanwhile_is_asked_again(self) -> None:
+        self.restores.begin_now(KAMAILIO, 40)
+        self.restores.begin_now(KAMAILIO, 60)
+        pump(self.clock, 1)
+        for _ in range(2):
+            self.assertTrue(self.restores.joined(KAMAILIO))
+        pump(self.clock, QUIET)
+        expected = [("ask", KAMAILIO, 100), ("ask", KAMAILIO, 101), ("repair", KAMAILIO, 40, True)]
+        self.assertEqual(self.events, expected)
 
     def test_stopped(self) -> None:
         self.restores.begin(KAMAILIO, 40)
@@ -115,6 +146,18 @@ class ChannelTests(UsrlocTestCase):
         self.peer.repair(KAMAILIO, 10)
         pump(self.clock, WAIT + 1)
         self.assertEqual(self.ruids(), [])
+
+    def test_one_that_this_node_has_missed_is_asked_and_then_told_everything(self) -> None:
+        """
+        What it tells late was long ago: it is not told that again, but what counts when all have spoken.
+        """
+        self.peer.restore(KAMAILIO, 10)
+        self.assertEqual([node for _, node, _, _ in self.cluster.asked], [KAMAILIO.name])
+        self.receive(update(self.form, "mine", last_modified=int(self.now()) + 1, cseq=9))
+        self.assertEqual(self.ruids(), [])
+        self.cluster.asked[0][3].callback(FakeResponse(200))
+        pump(self.clock, QUIET + 1)
+        self.assertEqual(self.ruids(), ["mine", "theirs"])
 
     def test_ours_that_has_just_lost_reaches_a_kamailio_no_more(self) -> None:
         """

@@ -68,12 +68,17 @@ class _Loss:
     @ivar is_agreed: that one has lost it, too.
     @ivar is_inherited: this node is the heir, and has told the Kamailios.
     @ivar back_at: when it came back, seconds; L{None}: it has not.
+    @ivar is_ours: it was not lost to anybody but this node, which was stopped: the others know what it has told.
     """
 
-    __slots__ = ("asked", "asked_at", "back_at", "is_agreed", "is_inherited", "is_open", "is_unanswered", "since")
+    __slots__ = (
+        *("asked", "asked_at", "back_at", "is_agreed", "is_inherited", "is_open", "is_ours", "is_unanswered"),
+        "since",
+    )
 
-    def __init__(self, since: float) -> None:
+    def __init__(self, since: float, is_ours: bool = False) -> None:
         self.since = since
+        self.is_ours = is_ours
         self.asked: NodeName | None = None
         self.asked_at = 0.0
         self.is_open = False
@@ -114,6 +119,23 @@ class Heirs:
             since = min(since, known.since)
         self._losses[told_by] = _Loss(since)
 
+    def overslept(self, now: float, name: NodeName, since: float) -> None:
+        """
+        This node was stopped, and has missed what an active one told meanwhile. Others are asked for that; this node
+        is no heir: what it knows is old.
+
+        @param since: what was told since then may not have come here, seconds.
+        """
+        told_by = str(name)
+        known = self._losses.get(told_by)
+        if known is not None and known.back_at is None:
+            return
+        if known is None:
+            known = self._losses[told_by] = _Loss(since, is_ours=True)
+        known.since = min(since, known.since)
+        known.asked = None
+        known.back_at = now
+
     def returned(self, now: float, name: NodeName) -> None:
         """
         A node is active again. What it had told is still looked for, for a while: it may have lost its memory.
@@ -150,7 +172,7 @@ class Heirs:
             if loss.back_at is not None and now - loss.back_at > SETTLED:
                 del self._losses[lost]
                 continue
-            is_heir = self.heir_of(lost) == self._local
+            is_heir = self.heir_of(lost) == self._local and not loss.is_ours
             if is_heir and not loss.is_inherited:
                 found.append(Inherit(lost, loss.since))
             loss.is_inherited = is_heir
@@ -254,7 +276,8 @@ class Heirs:
         """
         Whether this node passes on to all what it hears of a lost node's changes from somebody else: nobody else does.
         """
-        return told_by in self._losses and self.heir_of(told_by) == self._local
+        loss = self._losses.get(told_by)
+        return loss is not None and not loss.is_ours and self.heir_of(told_by) == self._local
 
 
 def _weight(lost: str, name: NodeName) -> bytes:

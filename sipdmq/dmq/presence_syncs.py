@@ -142,9 +142,9 @@ class PresenceSyncs:
         elif restorer == self._membership.local:
             self._restores.begin(node, age)
 
-    def _repair_restored(self, node: ClusterNode, since: float) -> None:
-        is_heir = self._membership.passes_on(str(node.name))
-        self._donor.serve(node, Errand(RESTORE if is_heir else REPAIR, since))
+    def _repair_restored(self, node: ClusterNode, since: float, is_whole: bool) -> None:
+        is_whole = is_whole or self._membership.passes_on(str(node.name))
+        self._donor.serve(node, Errand(RESTORE if is_whole else REPAIR, since))
 
     def _owe(self, node: ClusterNode, age: float) -> None:
         self._replicator.owe(node.name, self.channel, age)

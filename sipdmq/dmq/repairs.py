@@ -20,7 +20,7 @@ from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.heirs import Claim, Heirs
 from sipdmq.dmq.hello import decode_verb, encode_verb
 from sipdmq.errors import UnreachableError
-from sipdmq.interfaces.replication import IRepairer
+from sipdmq.interfaces.replication import IRepairer, IRestorer
 from sipdmq.records import ChannelMessage, ClusterNode, NodeName, NodeStatus
 from sipdmq.sip.message import Response
 
@@ -97,15 +97,24 @@ class Repairs:
     def overslept(self, late: float) -> None:
         """
         This process was stopped for so many seconds. Nodes of ours repeat what it has not answered; Kamailios have
-        given up: that is as if they had been lost.
+        given up. What this node knows of these is old until the others have told it more: it tells nobody of it before
+        that, least of all them, who take it for new.
         """
         log.warn("this process was stopped for {late:.0f} s", late=late)
         now = self._clock.seconds()
         for node in self._nodes():
             if node.status is NodeStatus.ACTIVE and not node.is_local and not node.is_sipdmq:
-                self.heirs.lost(now, node.name, now - late - self.reach)
-                self.heirs.returned(now, node.name)
+                self.heirs.overslept(now, node.name, now - late - self.reach)
+                self._restore(node, late + self.reach)
         self.look()
+
+    def _restore(self, node: ClusterNode, age: float) -> None:
+        for peer in self._channels:
+            if IRestorer.providedBy(peer):
+                try:
+                    peer.restore(node, age)
+                except Exception:  # noqa: BLE001 - the edge to the channels
+                    log.failure("channel {channel} broke", channel=peer.channel)
 
     def forgotten(self, name: NodeName) -> None:
         """

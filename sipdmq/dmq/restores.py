@@ -24,13 +24,20 @@ LONGEST: Final = 60.0
 
 
 class _Restore:
-    __slots__ = ("asked_at", "call", "node", "since")
+    """
+    @ivar is_whole: it is told what counts of everything, not only what this node answers for.
+    @ivar is_listed: it has said that it lists us.
+    """
+
+    __slots__ = ("asked_at", "call", "is_listed", "is_whole", "node", "since")
 
     def __init__(self, node: ClusterNode, since: float, call: IDelayedCall) -> None:
         self.node = node
         self.since = since
         self.call = call
         self.asked_at: float | None = None
+        self.is_listed = False
+        self.is_whole = False
 
 
 class Restores:
@@ -42,12 +49,12 @@ class Restores:
         self,
         clock: IReactorTime,
         ask: Callable[[ClusterNode], Deferred[bool]],
-        repair: Callable[[ClusterNode, float], Any],
+        repair: Callable[[ClusterNode, float, bool], Any],
         owe: Callable[[ClusterNode, float], Any],
     ) -> None:
         """
         @param ask: asks a node for everything.
-        @param repair: sends it what was changed since C{float}, seconds of the clock.
+        @param repair: sends it what was changed since C{float}, seconds of the clock; C{bool}: by whomever.
         @param owe: told of one that went away again, with the age of what it lacks.
         """
         self._clock = IReactorTime(clock)
@@ -68,6 +75,32 @@ class Restores:
         else:
             running.since = min(running.since, since)
 
+    def begin_now(self, node: ClusterNode, age: float) -> None:
+        """
+        This node has missed what one told that was there all the time: it is asked at once, and later told what counts
+        of all that anybody has changed in the last C{age} seconds.
+        """
+        self.begin(node, age)
+        running = self._running[node.name]
+        running.is_whole = True
+        if running.asked_at is None:
+            self._ask(node).addBoth(self._answered, running)
+
+    def _answered(self, was_taken: object, running: _Restore) -> None:
+        if self._running.get(running.node.name) is not running or running.asked_at is not None:
+            return
+        if was_taken is True:
+            self._listen(running)
+        else:  # it is out of reach: what we know is as old as before
+            self.lost(running.node)
+
+    def is_whole(self, name: NodeName) -> bool:
+        """
+        Whether a node will be told what counts of everything: it need not hear of others' changes before that.
+        """
+        running = self._running.get(name)
+        return running is not None and running.is_whole
+
     def joined(self, node: ClusterNode) -> bool:
         """
         A node lists us: it can be asked.
@@ -77,11 +110,15 @@ class Restores:
         running = self._running.get(node.name)
         if running is None:
             return False
-        if running.asked_at is None:
-            running.asked_at = self._clock.seconds()
-            running.call.reset(QUIET)
+        if not running.is_listed:  # what asked it before that may have got no answer
+            running.is_listed = True
+            self._listen(running)
             self._ask(node)
         return True
+
+    def _listen(self, running: _Restore) -> None:
+        running.asked_at = self._clock.seconds()
+        running.call.reset(QUIET)
 
     def record_received(self, sender: NodeName | None) -> None:
         """
@@ -111,4 +148,4 @@ class Restores:
 
     def _done(self, name: NodeName) -> None:
         running = self._running.pop(name)
-        self._repair(running.node, running.since)
+        self._repair(running.node, running.since, running.is_whole)

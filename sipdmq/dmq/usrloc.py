@@ -34,6 +34,7 @@ from sipdmq.interfaces.replication import (
     INodeListener,
     IRepairer,
     IReplicator,
+    IRestorer,
     ISyncDonor,
 )
 from sipdmq.records import (
@@ -60,7 +61,7 @@ _UNDER_WAY: Final = 30
 OK: Final = ChannelReply(200)
 
 
-@implementer(IChannelPeer, IRepairer, ISyncDonor, IBindingListener, INodeListener, IInspectable)
+@implementer(IChannelPeer, IRepairer, IRestorer, ISyncDonor, IBindingListener, INodeListener, IInspectable)
 class UsrlocPeer:
     """
     Both directions of the channel, and its syncs.
@@ -252,7 +253,7 @@ class UsrlocPeer:
         self._counts["received"] += received
         now = int(self._now())
         waiting: list[Deferred[Any]] = []
-        kamailios = [node for node in self._others() if not node.is_sipdmq]
+        kamailios = [node for node in self._others() if not (node.is_sipdmq or self._restores.is_whole(node.name))]
         for aor, records in by_aor.items():
             merging = Merging(records, now, self._limits, self._form.content)
             done = self._store.update(aor, merging.decide, Origin.REPLICATED)
@@ -376,9 +377,15 @@ class UsrlocPeer:
         elif restorer == self._membership.local:
             self._restores.begin(node, age)
 
-    def _repair_restored(self, node: ClusterNode, since: float) -> None:
-        is_heir = self._membership.passes_on(str(node.name))
-        self._donor.serve(node, Errand(RESTORE if is_heir else REPAIR, since))
+    def restore(self, node: ClusterNode, age: float) -> None:
+        """
+        See L{IRestorer.restore}.
+        """
+        self._restores.begin_now(node, age)
+
+    def _repair_restored(self, node: ClusterNode, since: float, is_whole: bool) -> None:
+        is_whole = is_whole or self._membership.passes_on(str(node.name))
+        self._donor.serve(node, Errand(RESTORE if is_whole else REPAIR, since))
 
     def _owe(self, node: ClusterNode, age: float) -> None:
         self._replicator.owe(node.name, self.channel, age)

@@ -8,7 +8,16 @@ from zope.interface import Attribute, Interface
 
 from sipdmq.interfaces.messages import ITransactionUser
 
-__all__ = ["IBroadcaster", "IChannelPeer", "IMembership", "INodeListener", "IRegistrar", "IRepairer", "IReplicator"]
+__all__ = [
+    "IBroadcaster",
+    "IChannelPeer",
+    "IMembership",
+    "INodeListener",
+    "IRegistrar",
+    "IRepairer",
+    "IReplicator",
+    "IRestorer",
+]
 
 
 class IMembership(Interface):
@@ -169,6 +178,21 @@ class IRepairer(IChannelPeer):
 
         @param lost: its name, as in L{Binding.told_by<sipdmq.records.Binding>}.
         @param age: seconds since when.
+        """
+
+
+class IRestorer(IChannelPeer):
+    """
+    An L{IChannelPeer} that can put a Kamailio right again of which this node itself has missed something.
+    """
+
+    def restore(node, age):
+        """
+        Ask the Kamailio for what it has, and then put (L{IReplicator.put_for}) what counts of all that was changed in
+        the last C{age} seconds, by whomever. Until then it is not told what others have told.
+
+        @param node: the L{ClusterNode<sipdmq.records.ClusterNode>}, active all the time.
+        @param age: seconds.
         """
 
 

@@ -120,7 +120,8 @@ class Registrants:
     @ivar counts: of requests: sent, confirmed, unanswered (by each node, too), and answers other than 200 by code.
     @ivar absent: names of nodes that no phone turns to any more.
     @ivar lasting: names of nodes where no contact is removed.
-    @ivar is_split: nodes may not know what others confirm: a contact is removed only where it was confirmed last.
+    @ivar is_split: nodes may not know what others confirm: a Kamailio, which does not remember the removal of what it
+        does not know, removes only what it was the last to confirm.
     """
 
     def __init__(self, nodes: Mapping[str, Kamailio | Member], number: int, seed: int) -> None:
@@ -283,7 +284,8 @@ class Registrants:
         """
         chance = self._random.random()
         record = each.confirmed
-        may_go = name not in self.lasting and (not self.is_split or name == each.confirmed_by)
+        is_blind = self.is_split and self._nodes[name].program == "kamailio" and name != each.confirmed_by
+        may_go = name not in self.lasting and not is_blind
         if record is not None and chance < REMOVED and may_go:
             return None
         expires = self._random.randrange(600, 3600)
