@@ -33,6 +33,7 @@ from sipdmq.core.keys import derive_key, read_secret
 from sipdmq.core.load import load_policy
 from sipdmq.core.policy import may_watch
 from sipdmq.core.targets import BindingTargets
+from sipdmq.dialog.service import Dialogs
 from sipdmq.errors import ConfigError, UnreachableError
 from sipdmq.gateways.service import Gateways
 from sipdmq.htable.service import Tables
@@ -101,6 +102,7 @@ class Node(Service):
         others: Sequence[IInspectable],
         cluster: Cluster | None = None,
         watching: Watching | None = None,
+        dialogs: Dialogs | None = None,
     ) -> None:
         """
         @param sockets: bound, in the order of the transport's listeners.
@@ -108,6 +110,7 @@ class Node(Service):
         @param others: what has numbers to show, but is neither started nor stopped.
         @param cluster: L{None} where C{[dmq]} is off.
         @param watching: L{None} where C{[presence]} is off.
+        @param dialogs: L{None} where C{[dialog]} is off.
         """
         self._reactor = reactor
         self._sockets = sockets
@@ -123,6 +126,9 @@ class Node(Service):
         self.cluster = cluster
         if publications is not None:
             others = (*others, publications)
+        self.dialogs = dialogs
+        if dialogs is not None:
+            others = (*others, dialogs)
         self.watching = watching
         if watching is not None:
             others = (*others, *watching.parts)
@@ -193,6 +199,8 @@ class Node(Service):
         self._gateways.stop()
         self.proxy.stop()
         self._calls.stop()
+        if self.dialogs is not None:
+            self.dialogs.stop()
         self.tables.stop()
         self.store.stop()
         if self.publications is not None:
@@ -336,6 +344,11 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     calls = CallRecords(reactor, now, config.calls, calls_path, getattr(policy, "call_finished", None))
     if calls_path or hasattr(policy, "call_finished"):
         proxy.watch_calls(calls)
+    dialogs = None
+    if config.dialog.enable:
+        dialogs = Dialogs(reactor, now, config.dialog, os.urandom)
+        proxy.watch_calls(dialogs)
+        proxy.mark_routes(dialogs.mark)
 
     own = listeners[0]
     tables = Tables(
@@ -382,6 +395,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     functions.publisher = publisher if cluster is None else cluster.publisher
 
     functions.tables = tables
+    functions.dialogs = dialogs
 
     def respond_to_source(request: Request, response: Response, source: Source) -> None:
         transactions.send_stateless(response, transport.response_target(request, source))
@@ -434,6 +448,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
         others,
         cluster,
         watching,
+        dialogs,
     )
     node.setName("node")
     node.setServiceParent(service)

@@ -375,6 +375,10 @@ class FaceCallerTests(RoutesTestCase):
         given = self.callees(caller=CALLER, callee=CALLEE)
         self.assertEqual(self.answered(given), [self.ours(None, CALLEE)])
 
+    def test_what_else_is_in_it_stays(self) -> None:
+        did = ";did=80d.bdd1>"
+        self.assertEqual(self.answered(self.callees()[:-1] + did), [self.ours()[:-1] + did])
+
     def test_written_otherwise(self) -> None:
         """
         By a phone that puts a URI together anew.
@@ -435,3 +439,8 @@ class RecordRouteUriTests(RoutesTestCase):
         self.assertEqual(record_route_uri("TCP [2001:db8::1]:5", "x"), "<sip:[2001:db8::1]:5;transport=tcp;lr;c=x>")
         self.assertEqual(record_route_uri("TLS a.b:5061", "x"), "<sip:a.b:5061;transport=tls;lr;c=x>")
         self.assertEqual(record_route_uri("TLS a.b:5061", "x", True), "<sips:a.b:5061;lr;c=x>")
+
+    def test_more_parameters(self) -> None:
+        for is_secure, head in ((False, "<sip:a.b:5061;transport=tls"), (True, "<sips:a.b:5061")):
+            uri = record_route_uri("TLS a.b:5061", "x", is_secure, ";did=80d.bdd1")
+            self.assertEqual(uri, f"{head};lr;c=x;did=80d.bdd1>")

@@ -284,6 +284,24 @@ class DialogTests(ProxyTestCase):
         self.assertEqual(self.where("ACK"), [f"udp:{BOB}:5070"])
         self.assertEqual(self.where("BYE"), [f"tcp:{PHONE_TCP.host}:40000"])
 
+    def test_marked_record_routes_still_lead_through_the_dialog(self) -> None:
+        heard: list[int] = []
+
+        def did(request: Request) -> str:
+            heard.append(len(self.calls.events))
+            return ";did=80d.bdd1"
+
+        self.proxy.mark_routes(did)
+        self.alice = PHONE_TCP
+        self.flows.alive = {"flow1": (PHONE_TCP.host, PHONE_TCP.port)}
+        self.call(to(BOB), f"sip:bob@{BOB}:5070")
+        self.assertEqual([value.endswith(";did=80d.bdd1>") for value in self.record_routes], [True, True])
+        self.assertEqual(heard, [1], "asked after the listeners have heard of the call")
+        self.in_dialog("ACK", number=1)
+        self.in_dialog("BYE", False)
+        self.assertEqual(self.where("ACK"), [f"udp:{BOB}:5070"])
+        self.assertEqual(self.where("BYE"), [f"tcp:{PHONE_TCP.host}:40000"])
+
     def test_two_listeners(self) -> None:
         phone = binding(f"sip:bob@{BOB}:5070", socket=str(OUTER))
         self.call(Destination(phone.contact, binding=phone), phone.contact)
@@ -323,6 +341,7 @@ class DialogTests(ProxyTestCase):
         self.transport.missing = {Protocol.UDP}
         self.in_dialog("ACK")
         self.assertEqual(self.proxy.snapshot()["proxy.dropped_acks"], 3)
+        self.assertNotIn(("ack", "ACK"), self.calls.events)
 
     def test_an_ack_hops_too(self) -> None:
         self.call(to(BOB), f"sip:bob@{BOB}")
@@ -330,6 +349,7 @@ class DialogTests(ProxyTestCase):
         ack = self.last("ACK")
         self.assertEqual(ack.max_forwards, 69)
         self.assertEqual(len(ack.vias), 2)
+        self.assertEqual(self.calls.events[-1], ("ack", "ACK"))
 
     def test_the_way_of_the_path(self) -> None:
         """

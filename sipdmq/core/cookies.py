@@ -338,18 +338,19 @@ def sender_of(request: Request, is_from_caller: bool) -> DialogSide:
     return DialogSide(request.call_id, (request.from_ if is_from_caller else request.to).tag, is_from_caller)
 
 
-def record_route_uri(sent_by: str, cookie: str, is_secure: bool = False) -> str:
+def record_route_uri(sent_by: str, cookie: str, is_secure: bool = False, params: str = "") -> str:
     """
     A Record-Route value of ours.
 
     @param sent_by: protocol and address of a listener, C{"UDP 192.0.2.1:5060"}, as in a Via.
     @param is_secure: the request is for a C{sips:} URI (RFC 5630 §5.3): then so is this, where the listener can.
+    @param params: others, behind the cookie: C{";did=80d.bdd1"}.
     """
     protocol, _, address = sent_by.partition(" ")
     if is_secure and protocol == "TLS":
-        return f"<sips:{address};lr;{COOKIE_PARAM}={cookie}>"
+        return f"<sips:{address};lr;{COOKIE_PARAM}={cookie}{params}>"
     transport = "" if protocol == "UDP" else f";transport={protocol.lower()}"
-    return f"<sip:{address}{transport};lr;{COOKIE_PARAM}={cookie}>"
+    return f"<sip:{address}{transport};lr;{COOKIE_PARAM}={cookie}{params}>"
 
 
 def record_route_heads(listeners: Iterable[str]) -> frozenset[str]:

@@ -105,6 +105,7 @@ class NodeFunctions:
     @ivar lookup_elsewhere: asks the cluster for an AoR that this node does not know, while it still syncs; L{None}
         where the node is in none.
     @ivar publisher: L{IPublisher<sipdmq.interfaces.publications.IPublisher>}; L{None} where C{[presence] enable = 0}.
+    @ivar dialogs: L{sipdmq.dialog.service.Dialogs}, the calls under way; L{None} where C{[dialog] enable = 0}.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class NodeFunctions:
         self._authenticator = authenticator
         self._credentials = None if credentials is None else ICredentialStore(credentials)
         self.dmq: Any = None
+        self.dialogs: Any = None
         self.tables: Any = {}
         self.subscriptions: Any = None
         self.may_watch: Callable[[str, str, str], object] = lambda watcher, presentity, event: False

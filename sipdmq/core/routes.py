@@ -219,7 +219,7 @@ def _cookie_in(value: str, heads: frozenset[str], is_written_here: Callable[[Sip
     if not found:
         return ""
     if head in heads and tail[-1:] == ">":
-        return tail[:-1]
+        return tail[:-1].partition(";")[0]
     uri = _uri_in(value)  # not as we wrote it
     if not isinstance(uri, SipURI) or not is_written_here(uri):
         return ""

@@ -5,6 +5,7 @@ What becomes of a request before it is forwarded (RFC 3261 §16.6), and of a res
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from sipdmq.core.asserted import withhold_identity
@@ -220,12 +221,28 @@ class RecordRoute:
     two (RFC 5658 §3.1).
     """
 
-    __slots__ = ("_call_id", "_caller", "_cookies", "_facing_caller", "_is_secure", "_mark", "_tag")
+    __slots__ = (
+        "_call_id",
+        "_caller",
+        "_cookies",
+        "_facing_caller",
+        "_is_secure",
+        "_mark",
+        "_params_of",
+        "_request",
+        "_tag",
+    )
 
-    def __init__(self, request: Request, source: Source, cookies: RouteCookies) -> None:
+    def __init__(
+        self, request: Request, source: Source, cookies: RouteCookies, params_of: Callable[[Request], str] | None = None
+    ) -> None:
         """
         @param request: as received.
+        @param params_of: given it, what else the URI is to hold; asked only when it is written, since the listeners
+            of calls hear of a request before that.
         """
+        self._request = request
+        self._params_of = params_of
         listener = source.listener
         self._cookies = cookies
         self._call_id = request.call_id
@@ -245,15 +262,16 @@ class RecordRoute:
         """
         callee = callee_side(destination, target)
         make = self._cookies.make
+        params = "" if self._params_of is None else self._params_of(self._request)
         if sent_by == self._facing_caller:
             cookie = make(self._call_id, self._tag, self._mark, self._caller, callee)
-            copy.headers.prepend("Record-Route", record_route_uri(sent_by, cookie, self._is_secure))
+            copy.headers.prepend("Record-Route", record_route_uri(sent_by, cookie, self._is_secure, params))
             return
         for address, cookie in (
             (self._facing_caller, make(self._call_id, self._tag, self._mark, self._caller)),
             (sent_by, make(self._call_id, self._tag, self._mark, None, callee)),
         ):
-            copy.headers.prepend("Record-Route", record_route_uri(address, cookie, self._is_secure))
+            copy.headers.prepend("Record-Route", record_route_uri(address, cookie, self._is_secure, params))
 
 
 def reason_line(status: int, text: str = "") -> str:

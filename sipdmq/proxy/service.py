@@ -98,6 +98,7 @@ class Proxy:
         self._max_breadth = max_breadth
         self._contexts: dict[IServerTransaction, ResponseContext] = {}
         self._call_listeners: list[Any] = []
+        self._route_params: Callable[[Request], str] | None = None
         self.trusted = trusted or TrustDomain((), ())
         self.gateways: IGateways | None = None
         self._relayed = 0
@@ -109,6 +110,15 @@ class Proxy:
         Tell C{listener} of all calls from now on.
         """
         self._call_listeners.append(ICallListener(listener))
+
+    def mark_routes(self, params_of: Callable[[Request], str]) -> None:
+        """
+        Write more into our Record-Routes, from now on.
+
+        @param params_of: given a request as it was received, the parameters, C{";did=80d.bdd1"}, or an empty text. An
+            INVITE was told to the listeners of calls before.
+        """
+        self._route_params = params_of
 
     def report_to(self, gateways: IGateways) -> None:
         """
@@ -184,7 +194,7 @@ class Proxy:
             transaction,
             request,
             destinations,
-            RecordRoute(received, transaction.source, self._cookies) if record_route else None,
+            RecordRoute(received, transaction.source, self._cookies, self._route_params) if record_route else None,
             read_breadth(request, self._max_breadth),
             len(destinations) > 1 and is_spiral(request, self.ids.branch_start),
             loop,
@@ -343,15 +353,17 @@ class Proxy:
             self._dropped_acks += 1
             return
         if isinstance(found, Deferred):
-            found.addCallback(partial(self._send_ack, copy)).addErrback(self._drop_ack)
+            found.addCallback(partial(self._send_ack, request, copy)).addErrback(self._drop_ack)
         else:
-            self._send_ack(copy, found)
+            self._send_ack(request, copy, found)
 
-    def _send_ack(self, ack: Request, targets: tuple[Target, ...]) -> None:
+    def _send_ack(self, received: Request, ack: Request, targets: tuple[Target, ...]) -> None:
         try:
             self.sender.send_stateless(ack, targets[0])
         except UnreachableError:
             self._dropped_acks += 1
+            return
+        self.tell("ack_relayed", received)
 
     def _drop_ack(self, failure: Failure) -> None:
         self._dropped_acks += 1
