@@ -239,7 +239,7 @@ def parse_route(value: str) -> NameAddr:
 
 
 _KEPT_LENGTH: Final = 160  # characters; longer ones are rare, and a stranger could fill the memory with them
-_parse_kept = lru_cache(maxsize=4096)(parse_name_addr)
+_parse_kept = lru_cache(maxsize=1024)(parse_name_addr)
 
 
 def _take_apart(value: str) -> tuple[str, str, str]:
