@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.dmq.heirs import HINT_LIFETIME, OVERLAP, SETTLED, Claim, Heirs, Inherit
+from sipdmq.dmq.heirs import HINT_LIFETIME, LATE, OVERLAP, SETTLED, Claim, Heirs, Inherit
 from sipdmq.records import NodeName
 from tests.dmq_nodes import udp
 
@@ -120,6 +120,24 @@ class LossTests(SynchronousTestCase):
         self.assertFalse(heirs.answers_for(str(C)), "it does so itself")
         heirs.elect(110 + SETTLED + 1, [self.other, C], [])
         self.assertFalse(heirs.passes_on(str(C)))
+
+    def test_what_it_says_late_goes_to_its_heir(self) -> None:
+        """
+        Also right after it was started anew: a message of the process before may still have been on its way.
+        """
+        self.assertIsNone(self.heirs.teller_to_all(90, str(C)), "it is there")
+        self.lose()
+        self.assertEqual(self.heirs.teller_to_all(105, str(C)), self.heir)
+        self.heirs.returned(110, C)
+        self.heirs.elect(110, [self.heir, C], [])
+        self.assertEqual(self.heirs.teller_to_all(110 + LATE, str(C)), self.heir)
+        self.assertIsNone(self.heirs.teller_to_all(111 + LATE, str(C)))
+
+    def test_the_heir_tells_all_itself(self) -> None:
+        heirs = seen_by(self.heir, (A, B, C))
+        heirs.lost(100, C, 70)
+        heirs.elect(100, [self.other], [])
+        self.assertIsNone(heirs.teller_to_all(105, str(C)))
 
     def test_who_goes_again_before_that_owes_what_he_owed(self) -> None:
         self.lose(100, 70)

@@ -29,6 +29,8 @@ __all__ = ["Claim", "Heirs", "Inherit"]
 
 SETTLED: Final = 60.0
 """Seconds after which a node that is back has repaired the others, and what was lost with another is with all."""
+LATE: Final = 10.0
+"""Seconds for which a message of a node that was started anew may still be on its way from before."""
 OVERLAP: Final = 30.0
 """Seconds that a second question reaches back behind the first."""
 HINT_LIFETIME: Final = 300.0
@@ -222,14 +224,14 @@ class Heirs:
 
     # what follows
 
-    def teller_to_all(self, told_by: str) -> NodeName | None:
+    def teller_to_all(self, now: float, told_by: str) -> NodeName | None:
         """
         Whom to tell what a lost node says all the same, by a message that was late: its heir passes it on.
 
         @return: L{None}: it is not lost, or this node is its heir.
         """
         loss = self._losses.get(told_by)
-        if loss is None or loss.back_at is not None:
+        if loss is None or (loss.back_at is not None and now - loss.back_at > LATE):
             return None
         heir = self.heir_of(told_by)
         return None if heir == self._local else heir

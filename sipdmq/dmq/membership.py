@@ -152,7 +152,7 @@ class Membership:
         """
         See L{IMembership.teller_to_all}.
         """
-        return self.repairs.heirs.teller_to_all(told_by)
+        return self.repairs.heirs.teller_to_all(self._clock.seconds(), told_by)
 
     def restorer_of(self, node: NodeName) -> NodeName | None:
         """
