@@ -133,6 +133,26 @@ class LinkTests(TransactionTestCase):
         self.link.went_up()
         self.assertEqual(self.peer.repaired, [(NODE, 12)])
 
+    def test_what_is_still_under_way_when_it_is_back_is_repaired_at_once(self) -> None:
+        self.link.put("c", "a", b"1")
+        pump(self.clock, 3)
+        self.link.went_down()
+        pump(self.clock, 2)
+        self.link.went_up()
+        self.assertEqual(self.peer.repaired, [(NODE, 5)])
+
+    def test_the_end_of_that_is_not_the_end_of_what_the_new_life_is_told(self) -> None:
+        self.link.put("c", "a", b"old")
+        self.bodies()
+        self.link.went_down()
+        self.link.went_up()
+        self.link.put("c", "a", b"new")
+        pump(self.clock, 7.9)
+        self.assertNotIn(b"new", self.bodies())
+        pump(self.clock, 0.2)
+        self.assertEqual(self.bodies(), [b"new"])
+        self.assertFalse(self.link.is_dirty)
+
     def test_a_repair_that_gets_lost_begins_again_where_it_began(self) -> None:
         self.link.put("c", "a", b"1", 100)
         self.link.put("c", "b", b"1")

@@ -231,7 +231,7 @@ class Link:
         now = self._clock.seconds()
         for peer in self._channels:
             if peer.channel in self._boxes or IRepairer.providedBy(peer):
-                self._box(peer.channel).forget(now)
+                self._box(peer.channel).lost(now)
         for channel in tuple(self._pausing):
             self._resume(channel)
         self._drained()

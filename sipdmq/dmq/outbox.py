@@ -136,6 +136,7 @@ class Outbox:
         self._halves: deque[tuple[str, ...]] = deque()  # keys in waiting that go together: of a batch that was refused
         self._sent: dict[int, tuple[tuple[str, ...], tuple[str, ...], tuple[_Change, ...]]] = {}
         self._sent_groups: set[str] = set()
+        self._earlier: set[int] = set()  # of those in sent: before the node was lost, and came back
         self._size = 0
         self._number = 0
         self._open_at = 0.0  # the earliest time to send what does not fill a message
@@ -335,11 +336,14 @@ class Outbox:
             return ()
         keys, groups, changes = sent
         self._sent_groups.difference_update(groups)
+        is_earlier = number in self._earlier
+        self._earlier.discard(number)
         was_between, self._sent_between = self._sent_between, ""
         if outcome is Outcome.TAKEN:
             return ()
         if outcome is Outcome.LOST:
-            self.forget(_oldest(changes))
+            if not is_earlier:  # else it is repaired already, and what waits is for the node that is back
+                self.forget(_oldest(changes))
         elif outcome is Outcome.NO_CHANNEL:
             self.is_stopped = True
             self._empty()
@@ -389,6 +393,12 @@ class Outbox:
         self._halves.clear()
         self._size = 0
 
+    def lost(self, now: float) -> None:
+        """
+        The node is gone: all that waits is forgotten, and it lacks that, and what it has not answered.
+        """
+        self.forget(min(now, self.owed_since()))
+
     def forget(self, since: float) -> None:
         """
         Let go of all that waits: too much of it, or nobody to send it to. What is unanswered stays so.
@@ -424,6 +434,7 @@ class Outbox:
         The node is back: it may have the channel now.
         """
         self.is_stopped = False
+        self._earlier.update(self._sent)
         self._open_at = self._busy_until = 0.0
 
 
