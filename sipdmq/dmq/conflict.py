@@ -233,7 +233,8 @@ def _merge_any(
     at = next((at for at, record in enumerate(records) if identity(record) == name), None)
     if incoming.removed and not (incoming.contact and incoming.last_modified):
         # It says too little of what it removes to be one more record: it goes by its name alone.
-        named = [at for at, record in enumerate(records) if incoming.ruid in (record.ruid, *record.other_ruids)]
+        ruid = incoming.ruid
+        named = [at for at, record in enumerate(records) if ruid == record.ruid or ruid in record.other_ruids]
         at = at if at in named or not named else named[0]
     if incoming.last_modified == 0:
         if at is not None:
