@@ -139,24 +139,24 @@ class DialogClusterTests(SynchronousTestCase):
         assert peer is not None
         for interface in (IRepairer, INodeListener, IInspectable, IDialogListener):
             verifyObject(interface, peer)
-        name = '"callid":"c9","from_uri":"a","to_uri":"b","req_uri":"b","tag1":"t","h_id":7,"h_entry":%d' % core_hash(
-            b"c9", 4096
-        )
+        entry = core_hash(b"c9", 4096)
+        name = f'"callid":"c9","from_uri":"a","to_uri":"b","req_uri":"b","tag1":"t","h_id":7,"h_entry":{entry}'
+        head = '{"action":'
         for body, status in (
             ('{"action":2,"h_entry":1,"h_id":1,"state":4}', 500),
             ('{"action":3,"h_entry":1,"h_id":1}', 500),
-            ('{"action":1,%s,"state":3}' % name, 500),
-            ('{"action":1,%s,"state":2}' % name.replace('"c9"', '"c8"'), 500),
-            ('{"action":1,%s,"state":2}' % name.replace('"h_id":7', '"h_id":0'), 500),
+            (head + "1," + name + ',"state":3}', 500),
+            (head + "1," + name.replace('"c9"', '"c8"') + ',"state":2}', 500),
+            (head + "1," + name.replace('"h_id":7', '"h_id":0') + ',"state":2}', 500),
             ('{"action":1,"callid":"c9"}', 400),
             ("", 400),
             ("{}", 200),
-            ('{"action":1,%s,"state":2}' % name, 200),
-            ('{"action":2,%s,"state":1}' % name, 500),
-            ('{"action":2,%s,"state":4}' % name, 200),
-            ('{"action":2,%s,"state":2}' % name, 200),
-            ('{"action":3,%s}' % name, 200),
+            (head + "1," + name + ',"state":2}', 200),
+            (head + "2," + name + ',"state":1}', 500),
+            (head + "2," + name + ',"state":4}', 200),
+            (head + "2," + name + ',"state":2}', 200),
+            (head + "3," + name + "}", 200),
         ):
-            message = ChannelMessage("dialog", body.encode(), "application/json", SOURCE, None)
+            message = ChannelMessage("dialog", None, SOURCE, "application/json", body.encode())
             self.assertEqual(peer.message_received(message).status, status, body)
         self.flushLoggedErrors()
