@@ -14,10 +14,12 @@ from sipdmq.config import NodeConfig
 from sipdmq.config.dmq import listener_of, protocol_of
 from sipdmq.core.domains import Domains
 from sipdmq.core.keys import derive_key
+from sipdmq.dialog.service import Dialogs
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.conflict import Limits
 from sipdmq.dmq.copied import CopyReceiver
 from sipdmq.dmq.copies import RequestCopies
+from sipdmq.dmq.dialog import DialogPeer
 from sipdmq.dmq.effects import NodeListSettings
 from sipdmq.dmq.events import EventCallback, load_event_callback
 from sipdmq.dmq.functions import DMQFunctions
@@ -75,6 +77,7 @@ class Cluster:
     @ivar presence: L{None} where C{[presence]} is off, or its C{enable_dmq = 0}.
     @ivar lookup: L{None} where C{usrloc} is.
     @ivar htable: L{None} where no table is shared.
+    @ivar dialog: L{None} where C{[dialog]} is off, or its C{enable_dmq = 0}.
     @ivar registrar: takes copies of REGISTERs, and leaves all others to the node's.
     @ivar publisher: the same of PUBLISHes; L{None} where C{[presence]} is off.
     @ivar copies: sends them.
@@ -95,6 +98,7 @@ class Cluster:
         htable: HtablePeer | None,
         registrar: CopyReceiver,
         publisher: PublishCopyReceiver | None,
+        dialog: DialogPeer | None,
         copies: RequestCopies,
         screen: Callable[[ITransactionUser], Screen],
         is_from_node: Callable[[Request, Source], bool],
@@ -111,6 +115,7 @@ class Cluster:
         self.htable = htable
         self.registrar = registrar
         self.publisher = publisher
+        self.dialog = dialog
         self.copies = copies
         self.screen = screen
         self.is_from_node = is_from_node
@@ -125,7 +130,7 @@ class Cluster:
 
     @property
     def _peers(self) -> list[Any]:
-        return [peer for peer in (self.usrloc, self.presence, self.htable) if peer is not None]
+        return [peer for peer in (self.usrloc, self.presence, self.htable, self.dialog) if peer is not None]
 
     def share(self, watching: Watching) -> None:
         """
@@ -198,11 +203,13 @@ def make_cluster(
     has_shown: Callable[[str, str], bool],
     publications: IPublicationStore | None = None,
     publisher: IPublisher | None = None,
+    dialogs: Dialogs | None = None,
 ) -> Cluster:
     """
     @param listeners: in the order of C{[node] listen}, each with something to advertise.
     @param has_shown: as for L{DMQService}.
     @param publications: L{None} where C{[presence]} is off; so for C{publisher}.
+    @param dialogs: L{None} where C{[dialog]} is off.
     @raise ConfigError: something in C{[dmq]} cannot be used.
     """
     dmq, usrloc = config.dmq, config.usrloc
@@ -311,6 +318,11 @@ def make_cluster(
     if any(tables.is_shared(name) for name in tables.names()):
         shared = HtablePeer(clock, now, tables, local, service, membership, service)
         channels.add(shared)
+    dialog = None
+    if dialogs is not None and config.dialog.enable_dmq:
+        dialog = DialogPeer(clock, now, dialogs, service, membership, service)
+        channels.add(dialog)
+        dialogs.connect(membership.answers_for)
     has_peers = any(name != local and name not in others for name in names.known()) or len(names.known()) < len(
         dmq.notification_address
     )
@@ -327,6 +339,7 @@ def make_cluster(
         shared,
         copied,
         copied_publications,
+        dialog,
         copies,
         screen,
         senders.is_from_node,

@@ -385,6 +385,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
                 flows.has_shown,
                 publications,
                 publisher,
+                dialogs,
             )
         except Exception:
             for opened in sockets:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq.config import DialogConfig
-from sipdmq.dialog.dialogs import DialogState
 from sipdmq.dialog.hashes import find_did
+from sipdmq.interfaces.dialogs import DialogState
 from tests.memory_node import MemoryNode
 from tests.test_node import CONFIG
 

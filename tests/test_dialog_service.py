@@ -12,10 +12,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from sipdmq.config import DialogConfig
-from sipdmq.dialog.dialogs import Dialog, DialogState
 from sipdmq.dialog.service import Dialogs
 from sipdmq.errors import RequestRefused
-from sipdmq.interfaces.dialogs import IDialogListener, IDialogs
+from sipdmq.interfaces.dialogs import Dialog, DialogState, IDialogListener, IDialogs
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.routing import ICallListener
 from sipdmq.records import Origin, Protocol, Source

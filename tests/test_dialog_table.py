@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.dialog.dialogs import NO_LEG, Dialog, DialogState, Leg, Profile, merged
-from sipdmq.dialog.hashes import DialogId, core_hash, did_text, find_did
+from sipdmq.dialog.dialogs import NO_LEG, merged
+from sipdmq.dialog.hashes import core_hash, did_text, find_did
 from sipdmq.dialog.table import DialogTable
+from sipdmq.interfaces.dialogs import Dialog, DialogId, DialogState, Leg, Profile
 
 UNCONFIRMED, EARLY, CONFIRMED, DELETED = (
     DialogState.UNCONFIRMED, DialogState.EARLY, DialogState.CONFIRMED, DialogState.DELETED,

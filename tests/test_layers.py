@@ -93,6 +93,8 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "sipdmq.htable.service": (*ACTING, "twisted.internet.task"),
     "sipdmq.dmq": PURE,
     "sipdmq.dmq.channels": ACTING,
+    "sipdmq.dmq.dialog": ACTING,
+    "sipdmq.dmq.dialog_donor": ACTING,
     "sipdmq.dmq.copied": ACTING,
     "sipdmq.dmq.copies": ACTING,
     "sipdmq.dmq.screen": ACTING,

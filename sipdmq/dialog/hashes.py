@@ -5,24 +5,14 @@ The names of dialogs as Kamailio's module C{dialog} has them (WIRE §9). Pure.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
-__all__ = ["DialogId", "core_hash", "did_text", "find_did"]
+from sipdmq.interfaces.dialogs import DialogId
+
+__all__ = ["core_hash", "did_text", "find_did"]
 
 _MASK: Final = 0xFFFFFFFF
 _DID: Final = re.compile(r";did=([0-9a-f]{1,8})\.([0-9a-f]{1,8})(?=[;>?]|$)")
-
-
-class DialogId(NamedTuple):
-    """
-    What a dialog is called in the whole cluster.
-
-    @ivar h_entry: the hash of its Call-ID.
-    @ivar h_id: chosen by the node that made it, unique for that hash; not 0.
-    """
-
-    h_entry: int
-    h_id: int
 
 
 def core_hash(data: bytes, size: int) -> int:

@@ -14,11 +14,11 @@ from zope.interface import implementer
 
 from sipdmq.config import DialogConfig
 from sipdmq.core.functions import RoutedRequest
-from sipdmq.dialog.dialogs import NO_LEG, Dialog, DialogState, Leg, Profile, merged
-from sipdmq.dialog.hashes import DialogId, core_hash, did_text
+from sipdmq.dialog.dialogs import NO_LEG, merged
+from sipdmq.dialog.hashes import core_hash, did_text
 from sipdmq.dialog.table import DialogTable
 from sipdmq.errors import ParseError, RequestRefused
-from sipdmq.interfaces.dialogs import IDialogListener, IDialogs
+from sipdmq.interfaces.dialogs import Dialog, DialogId, DialogState, IDialogListener, IDialogs, Leg, Profile
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.routing import ICallListener
 from sipdmq.records import Origin, Source
@@ -198,10 +198,9 @@ class Dialogs:
         if (marks is None and not self._config.track) or self._table.find(*key) is not None:
             return
         now = self._now()
-        h_entry = core_hash(request.call_id.encode("utf-8", "surrogateescape"), self._config.hash_size)
         contacts = request.contacts
         dialog = Dialog(
-            DialogId(h_entry, int.from_bytes(self._random_bytes(4), "big") or 1),
+            DialogId(self.hash_of(request.call_id), int.from_bytes(self._random_bytes(4), "big") or 1),
             request.call_id,
             request.from_.uri.text[:_MAX_TEXT],
             request.to.uri.text[:_MAX_TEXT],
@@ -300,6 +299,12 @@ class Dialogs:
         See L{IDialogs.get}.
         """
         return self._table.get(dialog)
+
+    def hash_of(self, call_id: str) -> int:
+        """
+        See L{IDialogs.hash_of}.
+        """
+        return core_hash(call_id.encode("utf-8", "surrogateescape"), self._config.hash_size)
 
     def merge(self, dialog: Dialog) -> bool:
         """

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Final
 
-from sipdmq.dialog.dialogs import Dialog
-from sipdmq.dialog.hashes import DialogId
+from sipdmq.interfaces.dialogs import Dialog, DialogId
 
 __all__ = ["DialogTable"]
 

@@ -1,12 +1,142 @@
 """
-Between the dialogs that a node knows and whoever replicates them.
+Between the dialogs that a node knows and whoever replicates them; and what a dialog is, as Kamailio's module C{dialog}
+sees it: from the proxy's side, both legs.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
+from typing import NamedTuple
+
 from zope.interface import Interface
 
-__all__ = ["IDialogListener", "IDialogs"]
+__all__ = ["Dialog", "DialogId", "DialogState", "IDialogListener", "IDialogs", "Leg", "Profile"]
+
+
+class DialogId(NamedTuple):
+    """
+    What a dialog is called in the whole cluster.
+
+    @ivar h_entry: the hash of its Call-ID.
+    @ivar h_id: chosen by the node that made it, unique for that hash; not 0.
+    """
+
+    h_entry: int
+    h_id: int
+
+
+class DialogState(IntEnum):
+    """
+    WIRE §9: Kamailio's numbers.
+    """
+
+    UNCONFIRMED = 1
+    """The INVITE was forwarded."""
+    EARLY = 2
+    """Somebody rings."""
+    CONFIRMED_NA = 3
+    """Answered with 2xx, and no ACK has come yet; never told to others."""
+    CONFIRMED = 4
+    DELETED = 5
+    """Ended, or refused."""
+
+
+class Leg(NamedTuple):
+    """
+    One side.
+
+    @ivar cseq: a number as text.
+    @ivar route_set: the Record-Routes between it and us, joined by C{", "}.
+    @ivar contact: a URI.
+    """
+
+    tag: str = ""
+    cseq: str = ""
+    route_set: str = ""
+    contact: str = ""
+
+
+class Profile(NamedTuple):
+    """
+    What a dialog counts as: C{Profile("caller", "alice@example.org")}.
+
+    @ivar value: empty for a profile without values.
+    @ivar puid: what tells this mark from others in the cluster.
+    """
+
+    name: str
+    value: str = ""
+    puid: str = ""
+
+
+class Dialog(NamedTuple):
+    """
+    One call.
+
+    @ivar init_ts: when it began, seconds since the epoch.
+    @ivar start_ts: when it was answered, 0 before that.
+    @ivar lifetime: seconds from then until it is taken for dead.
+    @ivar variables: C{(name, value)} in the order of their names.
+    @ivar told_by: the node that it belongs to, C{"sip:192.0.2.2:5060"}: its timers run there; empty: this one.
+    @ivar changed_at: when this node heard of its last change, seconds since the epoch.
+    """
+
+    id: DialogId
+    call_id: str
+    from_uri: str
+    to_uri: str
+    req_uri: str
+    caller: Leg
+    callee: Leg
+    state: DialogState
+    init_ts: int
+    start_ts: int
+    lifetime: int
+    variables: tuple[tuple[str, str], ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    told_by: str = ""
+    changed_at: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """
+        Whether it has ended.
+        """
+        return self.state is DialogState.DELETED
+
+    @property
+    def last_modified(self) -> int:
+        """
+        See L{Told<sipdmq.dmq.errands.Told>}; so C{removed} and C{is_hidden}.
+        """
+        return int(self.changed_at)
+
+    @property
+    def removed(self) -> bool:
+        """
+        See L{last_modified}.
+        """
+        return self.is_over
+
+    @property
+    def is_hidden(self) -> bool:
+        """
+        See L{last_modified}.
+        """
+        return False
+
+    def expires_at(self, early_timeout: int, end_timeout: int) -> float:
+        """
+        When it is to be ended, or, being over, forgotten: seconds since the epoch.
+
+        @param early_timeout: seconds that may pass until it is answered.
+        @param end_timeout: seconds for which one that is over is remembered.
+        """
+        if self.is_over:
+            return self.changed_at + end_timeout
+        if self.state < DialogState.CONFIRMED_NA:
+            return self.init_ts + early_timeout
+        return (self.start_ts or self.init_ts) + self.lifetime
 
 
 class IDialogs(Interface):
@@ -18,22 +148,29 @@ class IDialogs(Interface):
         """
         All dialogs, those that have just ended among them.
 
-        @return: a sequence of L{Dialog<sipdmq.dialog.dialogs.Dialog>}
+        @return: a sequence of L{Dialog<sipdmq.interfaces.dialogs.Dialog>}
         """
 
     def get(dialog):
         """
         One of them.
 
-        @param dialog: L{DialogId<sipdmq.dialog.hashes.DialogId>}
-        @return: L{Dialog<sipdmq.dialog.dialogs.Dialog>}, L{None}: not known.
+        @param dialog: L{DialogId<sipdmq.interfaces.dialogs.DialogId>}
+        @return: L{Dialog<sipdmq.interfaces.dialogs.Dialog>}, L{None}: not known.
+        """
+
+    def hash_of(call_id):
+        """
+        Where Kamailio keeps the dialogs of a Call-ID: C{h_entry} of their names, with C{[dialog] hash_size}.
+
+        @return: C{int}
         """
 
     def merge(dialog):
         """
         Take what another node says of a dialog, known here or not: the further state counts.
 
-        @param dialog: L{Dialog<sipdmq.dialog.dialogs.Dialog>}, C{told_by} not empty.
+        @param dialog: L{Dialog<sipdmq.interfaces.dialogs.Dialog>}, C{told_by} not empty.
         @return: C{bool}, whether there was room for it.
         """
 
@@ -41,7 +178,7 @@ class IDialogs(Interface):
         """
         Another node says that a dialog is to be forgotten.
 
-        @param dialog: L{DialogId<sipdmq.dialog.hashes.DialogId>}
+        @param dialog: L{DialogId<sipdmq.interfaces.dialogs.DialogId>}
         @return: C{bool}, whether it was known.
         """
 
