@@ -207,7 +207,7 @@ class ForkTests(CallTestCase):
         """
         A busy phone does not end the call.
         """
-        phones = [self.callee("callee_busy"), self.callee("callee")]
+        phones = [self.callee("callee_busy"), self.callee("callee_late")]
         self.call("caller")
         for phone in phones:
             phone.finish()
@@ -221,13 +221,14 @@ class LossTests(CallTestCase):
     """
 
     host = "127.84.5.1"
-    settings = {**RECORDS, "timers": {"t1": "0.1"}}
+    settings = RECORDS
 
     def test_calls_take_place_all_the_same(self) -> None:
         """
         40 calls; one INVITE each reaches the callee, however often the caller sent it.
         """
-        bob = self.callee("callee", calls=40)
+        # All in time for sipp's 30 seconds, and often enough that five lost answers in a row do not end a call.
+        bob = self.callee("callee", "-T2", "400", "-max_invite_retrans", "20", calls=40)
         output = self.call("caller_lossy", "-T2", "400", calls=40)
         bob.finish()
         repeated = re.findall(r"(?:INVITE|BYE) -+>(?: +[0-9]+) +([0-9]+)", output.text)
