@@ -6,11 +6,16 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq.errors import ParseError
+from sipdmq.sip import digest
 from sipdmq.sip.digest import (
     ALGORITHMS,
     NO_HA1,
@@ -205,6 +210,79 @@ class CredentialsTests(SynchronousTestCase):
             before = time.process_time()
             self.assertRaises(ParseError, parse_credentials, value)
             self.assertLess(time.process_time() - before, 2, "a pattern that backtracks takes minutes")
+
+
+class UsualFormTests(SynchronousTestCase):
+    """
+    What nearly all phones write is read by one pattern; nobody can tell.
+    """
+
+    PARAMS = (
+        ('username="bob"', 'username="b, o=b"', 'username="b\xff\u00e9"', r'username="b\"b"', 'Username="bob"',
+         'username=""'),
+        ('realm="biloxi.com"', 'realm="a,b"', "realm=biloxi.com"),
+        ('nonce="dcd98b7102dd"', 'nonce="x y"', "nonce=x"),
+        ('uri="sip:biloxi.com"', 'uri="sip:a@b;nc=00000002, qop=auth"'),
+        ('response="6629fae4"', 'response="6629FAE4"', 'response="\u0666"', "response=6629fae4"),
+        ("algorithm=MD5", "algorithm=SHA-256", "algorithm=SHA-512-256", "algorithm=md5", 'algorithm="MD5"',
+         "algorithm=MD5-sess"),
+        ('cnonce="0a4f113b"', r'cnonce="0\a"', 'cnonce="\n"'),
+        ("qop=auth", 'qop="auth"', "qop=auth-int", "qop=auth "),
+        ("nc=00000001", "nc=00000000", "nc=0000000A", "nc=0000000a", "nc=1", 'nc="00000001"',
+         "nc=\u0660\u0660\u0660\u0660\u0660\u0660\u0660\u0661"),
+    )  # fmt: skip
+
+    def assert_same(self, value: str) -> None:
+        def told(read: Callable[[str], Credentials]) -> Credentials | str:
+            try:
+                return read(value)
+            except ParseError as error:
+                return str(error)
+
+        self.assertEqual(told(parse_credentials), told(digest._read_credentials), value)
+
+    def test_the_usual_form_in_any_order_never_reaches_the_whole_grammar(self) -> None:
+        usual = [forms[0] for forms in self.PARAMS]
+        for separator in (", ", ","):
+            for turn in range(len(usual)):
+                value = "Digest " + separator.join(usual[turn:] + usual[:turn])
+                expected = digest._read_credentials(value)
+                with self.patched_grammar():
+                    self.assertEqual(parse_credentials(value), expected)
+
+    @contextmanager
+    def patched_grammar(self) -> Iterator[None]:
+        patch = self.patch(digest, "_read_credentials", None)
+        try:
+            yield
+        finally:
+            patch.restore()
+
+    @settings(max_examples=500, deadline=None)
+    @given(st.data())
+    def test_both_ways_give_the_same(self, data: st.DataObject) -> None:
+        """
+        Mostly usual parameters in any order, some odd, some left out, some twice, with odd separators.
+        """
+        odd = st.integers(0, 11).map(lambda number: number == 0)
+        params = []
+        for forms in self.PARAMS:
+            if not data.draw(odd):
+                params.append(data.draw(st.sampled_from(forms)) if data.draw(odd) else forms[0])
+        if data.draw(odd):
+            params.append(data.draw(st.sampled_from([form for forms in self.PARAMS for form in forms])))
+        params = data.draw(st.permutations(params))
+        separators = st.sampled_from((", ", ", ", ", ", ",", ",  ", " , ", ",\t", ";", " ", ""))
+        value = data.draw(st.sampled_from(("Digest ", "Digest ", "Digest ", "digest ", "Digest  ", "Digest")))
+        for param in params:
+            value += param + (data.draw(separators) if data.draw(odd) else ", ")
+        self.assert_same(value if data.draw(odd) else value.removesuffix(", "))
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.integers(0, 200), st.integers(0, 10), st.text(max_size=6))
+    def test_a_usual_value_of_which_a_piece_was_changed(self, at: int, length: int, text: str) -> None:
+        usual = "Digest " + ", ".join(forms[0] for forms in self.PARAMS)
+        self.assert_same(usual[:at] + text + usual[at + length :])
 
 
 class ChallengeTests(SynchronousTestCase):

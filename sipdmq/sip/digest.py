@@ -62,6 +62,30 @@ _PARAM: Final = re.compile(
     rf'([{TOKEN_CHARS}]+)[ \t]*=[ \t]*(?:"([^"\\]*(?:\\.[^"\\]*)*)"|([{TOKEN_CHARS}]+))[ \t]*(?:,[ \t]*|\Z)|(.+)',
     re.DOTALL,
 )
+
+# What nearly all phones send, of those that are above: every parameter that we need once, in any order, in lower case,
+# without escapes. (?(1)(?!)|...) is: not if group 1 was there already.
+_USUAL: Final = re.compile(
+    "Digest (?:(?:"
+    + "|".join(
+        f"(?({group})(?!)|{param})"
+        for group, param in enumerate(
+            (
+                r'username="([^"\\]+)"',
+                r'realm="([^"\\]+)"',
+                r'nonce="([^"\\]+)"',
+                r'uri="([^"\\]+)"',
+                r'response="([0-9a-f]+)"',
+                rf"algorithm=({'|'.join(ALGORITHMS)})",
+                r'cnonce="([^"\\]+)"',
+                r"qop=(auth)",
+                r"nc=([0-9a-f]{8})",
+            ),
+            1,
+        )
+    )
+    + r")(?:, ?|\Z))+"
+)
 _SCHEME_LENGTH: Final = len("Digest ")
 _KEPT_LENGTH: Final = 100  # characters of method and uri whose hash is kept
 
@@ -109,6 +133,22 @@ def parse_credentials(value: str) -> Credentials:
         whether that matters.
     @raise ParseError: it is of another scheme, breaks the grammar, has a parameter twice, or no realm.
     @see: RFC 3261 §25.1 C{credentials}; RFC 7616 §3.4
+    """
+    usual = _USUAL.fullmatch(value)
+    if usual is not None:
+        username, realm, nonce, uri, response, algorithm, cnonce, qop, nc = usual.groups()
+        if username and realm and nonce and uri and response and cnonce and qop and nc:
+            number = int(nc, 16)
+            if number:
+                return Credentials(
+                    username, realm, nonce, uri, response, algorithm or "MD5", cnonce, qop, nc, number, ""
+                )
+    return _read_credentials(value)
+
+
+def _read_credentials(value: str) -> Credentials:
+    """
+    As L{parse_credentials}, by the whole grammar.
     """
     if value[: _SCHEME_LENGTH - 1].lower() != "digest" or value[_SCHEME_LENGTH - 1 : _SCHEME_LENGTH] not in WHITE:
         raise ParseError("Credentials Of Another Scheme")
