@@ -139,6 +139,13 @@ class AuthenticateTests(FunctionsTestCase):
     def test_the_right_password(self) -> None:
         self.authenticated()
 
+    def test_it_may_be_asked_again(self) -> None:
+        """
+        By a policy that does so and leaves the rest to the built-in one; the answer to a challenge counts once.
+        """
+        asked = self.authenticated()
+        self.assertEqual(self.result(self.functions.authenticate(asked)), "alice@example.org")
+
     def test_another_s_name(self) -> None:
         with self.assertRaises(self.failureException):
             self.authenticated(username="bob")

@@ -160,6 +160,8 @@ class NodeFunctions:
         Find out who sent a request, by his password (RFC 3261 §22). A REGISTER speaks for whom To names, a PUBLISH that
         ends here for whom its Request-URI names, all others for whom From names.
 
+        Found out once, it is not asked again: a policy may do this and then leave the rest to the built-in one.
+
         @return: C{"alice@example.org"}, also in C{request.user} from now on; empty where C{[auth] enable = no}, which
             lets everybody through, and for a copy of a REGISTER or PUBLISH: the node of the cluster that sent it has
             asked.
@@ -170,6 +172,8 @@ class NodeFunctions:
         authenticator = self._authenticator
         if authenticator is None:
             return ""
+        if request.user:
+            return request.user
         message = request.message
         is_publish = self.takes_publish(request)
         ends_here = is_publish or request.method == "REGISTER"
