@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 __all__ = ["Batch", "Outbox", "OutboxLimits", "Outcome", "Place"]
 
-_OVERHEAD: Final = 300
+_OVERHEAD: Final = 200
 """Bytes to count for a change beside its fragment and its key: what Python needs to hold it."""
 
 
