@@ -26,6 +26,7 @@ _SHORT = {"sipdmq": "sipdmq", "sipdmq-compiled": "sipdmq, compiled", "kamailio-t
 PAIRS = (
     ("kamailio-tlsf", "kamailio-tlsf"),
     ("sipdmq", "kamailio-tlsf"),
+    ("sipdmq-compiled", "kamailio-tlsf"),
     ("sipdmq", "sipdmq"),
     ("sipdmq-compiled", "sipdmq-compiled"),
     ("kamailio-tlsf", "sipdmq"),

@@ -141,7 +141,8 @@ def main(arguments: list[str]) -> int:
                 say(f"  FAILED: {error}\n{server.log_tail()}")
                 failed = True
     clusters, has_failed = measure_clusters(plan)
-    print(f"{text}\n\n{write_table(plan, found)}\n\n{clusters}")
+    tables = [table for table in (write_table(plan, found) if any(found.values()) else "", clusters) if table]
+    print("\n\n".join([text, *tables]))
     return 1 if failed or has_failed else 0
 
 

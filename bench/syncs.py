@@ -26,6 +26,10 @@ LONGEST = 60.0
 SYNC_RATE = 200.0
 SYNC_SLICE = 20
 
+#: Seconds after which a node is no longer young, and no binding new: what is newer may be on its way to somebody, and a
+#: sipdmq node sends it once more to whoever joins or returns.
+AGE = 65.0
+
 #: Seconds for which a node is away, and bindings that change meanwhile.
 ABSENCE = 10.0
 CHANGED = 1000
@@ -39,6 +43,7 @@ def _donor(plan: Plan, kind: str) -> Iterator[Replica]:
     with replica(kind, 1, plan.server_core) as donor:
         with contextlib.closing(UserAgents(donor.address, domain=DOMAIN)) as agents:
             run_load(agents, agents.registers(plan.count), plan.window, timeout=plan.timeout(plan.count)).check()
+        time.sleep(AGE)
         yield donor
 
 
@@ -155,6 +160,7 @@ def measure_return(plan: Plan, kinds: tuple[str, ...]) -> Numbers:
         run_load(agents, load, plan.window, timeout=plan.timeout(plan.count), is_alone=False).check()
         expected = plan.count + WARM_USERS
         wait_until(lambda: nodes[1].contacts() == expected, lambda: f"the second has {nodes[1].contacts()}")
+        time.sleep(AGE)
         nodes[1].pause()
         paused_at = time.monotonic()
         run_load(agents, agents.registers(CHANGED, 2), rate=CHANGED / (ABSENCE / 2)).check()
