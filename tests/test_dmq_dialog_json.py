@@ -14,14 +14,13 @@ from sipdmq.dmq.dialog_json import (
     SYNC_REQUEST,
     SYNC_REQUEST_OF_OURS,
     DialogGone,
-    DialogSync,
-    DialogSyncEnd,
     DialogTold,
     decode,
     encode,
     encode_gone,
     encode_sync_end,
 )
+from sipdmq.dmq.errands import SyncEnd, SyncRequest
 from sipdmq.errors import DecodeError
 from sipdmq.interfaces.dialogs import Leg, Profile
 from tests.test_dmq_usrloc_json import CAPTURES, body_of
@@ -86,8 +85,8 @@ class OwnTests(SynchronousTestCase):
         self.assertEqual(decode(encode(TOLD)), TOLD)
 
     def test_syncs(self) -> None:
-        self.assertEqual(decode(SYNC_REQUEST_OF_OURS), DialogSync(True))
-        self.assertEqual(decode(encode_sync_end(3, True)), DialogSyncEnd(3, True))
+        self.assertEqual(decode(SYNC_REQUEST_OF_OURS), SyncRequest(True))
+        self.assertEqual(decode(encode_sync_end(3, True)), SyncEnd(3, True))
         self.assertEqual(decode(encode_gone(1, 2, True)), DialogGone(1, 2))
 
     def test_nobody_knows_the_action(self) -> None:
