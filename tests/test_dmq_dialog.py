@@ -1,0 +1,95 @@
+"""
+Channel dialog: what is told, what is answered, and who is sent what.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.interface.verify import verifyObject
+
+from sipdmq.dmq.dialog import DialogPeer
+from sipdmq.interfaces.dialogs import DialogState, IDialogListener
+from sipdmq.interfaces.inspection import IInspectable
+from sipdmq.interfaces.replication import INodeListener, IRepairer
+from sipdmq.records import ChannelMessage, ClusterNode, Protocol, Source
+from tests.fakes import UDP
+from tests.test_dialog_service import DialogTestCase
+from tests.test_dmq_dialog_json import captured
+from tests.test_dmq_usrloc_json import CAPTURES
+from tests.usrloc_node import KAMAILIO, OURS, FakeCluster
+
+#: What one Kamailio told another, in the order in which that happened.
+STORIES = {
+    "captures": (
+        "update-new-vars", "state-early", "state-confirmed", "sync-update", "state-deleted-bye", "rm", "update-new",
+        "state-deleted-486", "foreign-update", "foreign-confirmed", "foreign-backwards", "foreign-bad-hash",
+        "err-action-99", "err-bad-json", "err-empty", "err-state-unknown", "err-unknown-field", "sync-request",
+    ),
+    "captures-6.1": ("update-new-vars", "state-confirmed", "sync-update", "update-new"),
+}  # fmt: skip
+
+
+class DialogPeerTestCase(DialogTestCase):
+    """
+    A node in a cluster with a Kamailio and one of ours.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.cluster = FakeCluster()
+        self.cluster.members = [KAMAILIO, OURS]
+        self.peer = DialogPeer(self.clock, self.now, self.dialogs, self.cluster, self.cluster, self.cluster)
+        self.dialogs.connect(self.cluster.answers_for)
+        self.peer.start(False)
+        self.addCleanup(self.peer.stop)
+
+    def receive(self, body: bytes, sender: ClusterNode | None = KAMAILIO) -> int:
+        """
+        @return: the status of the answer.
+        """
+        host = "192.0.2.99" if sender is None else sender.name.host
+        message = ChannelMessage("dialog", sender, Source(Protocol.UDP, host, 5060, UDP), "application/json", body, 1)
+        self.peer.keys_of(message)
+        return self.peer.message_received(message).status
+
+    def put(self, node: ClusterNode | None = KAMAILIO) -> list[Any]:
+        """
+        What was put for a node, or for all, since this was asked last; others are let go.
+        """
+        self.clock.pump([0.01] * 5)
+        put, self.cluster.put_ones = self.cluster.put_ones, []
+        return [change for name, _, change in put if name == (node and node.name)]
+
+
+class InwardTests(DialogPeerTestCase):
+    def test_interfaces(self) -> None:
+        for interface in (IRepairer, INodeListener, IInspectable, IDialogListener):
+            verifyObject(interface, self.peer)
+
+    def test_every_capture_is_answered_as_kamailio_does(self) -> None:
+        """
+        WIRE §13.
+        """
+        recorded = {
+            f"{path.parent.name}/{path.name.removesuffix('.sip')}"
+            for path in CAPTURES.glob("captures*/dl-*.sip")
+            if not path.name.endswith(".reply.sip")
+        }
+        told = [f"{folder}/dl-{name}" for folder, names in STORIES.items() for name in names]
+        self.assertEqual(set(told), recorded)
+        for name in told:
+            status = int((CAPTURES / f"{name}.reply.sip").read_bytes()[8:11])
+            self.assertEqual(self.receive(captured(name)), status, name)
+        left = {dialog.call_id: dialog.state for dialog in self.dialogs.all() if not dialog.is_over}
+        expected = {"fakecall-1@x": DialogState.CONFIRMED, "call1": DialogState.CONFIRMED}
+        self.assertEqual(left, {**expected, "call2": DialogState.UNCONFIRMED})
+
+    def test_what_kills_a_kamailio_is_400_or_nothing(self) -> None:
+        for name, status in (
+            *(("array", 200), ("empty-object", 200), ("null", 400), ("update-min", 400), ("vars-null", 400)),
+            ("update-no-leg", 200),
+        ):
+            self.assertEqual(self.receive(captured(f"captures/malformed-dl-{name}")), status, name)
+        self.assertEqual([dialog.call_id for dialog in self.dialogs.all()], ["call1"])
+        self.assertEqual(self.peer.snapshot()["dmq_dialog.refused"], 3)
