@@ -14,11 +14,20 @@ from zope.interface import implementer
 
 from sipdmq.config import DialogConfig
 from sipdmq.core.functions import RoutedRequest
-from sipdmq.dialog.dialogs import NO_LEG, merged
+from sipdmq.dialog.dialogs import MAX_TEXT, NO_LEG, callee_in, merged
 from sipdmq.dialog.hashes import core_hash, did_text
 from sipdmq.dialog.table import DialogTable
 from sipdmq.errors import ParseError, RequestRefused
-from sipdmq.interfaces.dialogs import Dialog, DialogId, DialogState, IDialogListener, IDialogs, Leg, Profile
+from sipdmq.interfaces.dialogs import (
+    Dialog,
+    DialogId,
+    DialogState,
+    EndedDialog,
+    IDialogListener,
+    IDialogs,
+    Leg,
+    Profile,
+)
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.routing import ICallListener
 from sipdmq.records import Origin, Source
@@ -31,8 +40,6 @@ log = Logger()
 
 _MAX_MARKED: Final = 10_000
 """Requests that a policy has marked and not relayed yet: it may have refused them after that."""
-_MAX_TEXT: Final = 2048
-"""Characters of a value that are kept of what a stranger writes."""
 _PATIENCE: Final = 60.0
 """Seconds that the owner of a dialog has to end it, or that pass until it is known that it is lost."""
 _MAX_PROFILES: Final = 16
@@ -151,8 +158,8 @@ class Dialogs:
         @raise ValueError: there are too many, or it is too long.
         """
         variables = self._marks_of(request).variables
-        if len(name) + len(value) > _MAX_TEXT or len(variables) >= _MAX_VARIABLES:
-            raise ValueError(f"at most {_MAX_VARIABLES} variables of together {_MAX_TEXT} characters each")
+        if len(name) + len(value) > MAX_TEXT or len(variables) >= _MAX_VARIABLES:
+            raise ValueError(f"at most {_MAX_VARIABLES} variables of together {MAX_TEXT} characters each")
         variables[name] = value
 
     def find(self, call_id: str, tag: str, other_tag: str = "") -> Dialog | None:
@@ -202,14 +209,14 @@ class Dialogs:
         dialog = Dialog(
             DialogId(self.hash_of(request.call_id), int.from_bytes(self._random_bytes(4), "big") or 1),
             request.call_id,
-            request.from_.uri.text[:_MAX_TEXT],
-            request.to.uri.text[:_MAX_TEXT],
-            request.uri_text[:_MAX_TEXT],
+            request.from_.uri.text[:MAX_TEXT],
+            request.to.uri.text[:MAX_TEXT],
+            request.uri_text[:MAX_TEXT],
             Leg(
                 request.from_.tag,
                 str(request.cseq.number),
-                ", ".join(request.headers.get_all("record-route"))[:_MAX_TEXT],
-                contacts[0].uri.text[:_MAX_TEXT] if contacts else "",
+                ", ".join(request.headers.get_all("record-route"))[:MAX_TEXT],
+                contacts[0].uri.text[:MAX_TEXT] if contacts else "",
             ),
             NO_LEG,
             DialogState.UNCONFIRMED,
@@ -248,16 +255,24 @@ class Dialogs:
             if ours in route:
                 break
             beyond.append(route)
-        leg = Leg(tag, "0", ", ".join(beyond)[:_MAX_TEXT], contacts[0].uri.text[:_MAX_TEXT] if contacts else "")
+        leg = Leg(tag, "0", ", ".join(beyond)[:MAX_TEXT], contacts[0].uri.text[:MAX_TEXT] if contacts else "")
         self._went_on(dialog._replace(callee=leg, start_ts=int(self._now())), DialogState.CONFIRMED_NA)
 
     def ack_relayed(self, request: Request) -> None:
         """
-        See L{ICallListener.ack_relayed}.
+        See L{ICallListener.ack_relayed}: also of a call that was answered by way of another node, which waits for it.
         """
         dialog = self._of(request)
-        if dialog is not None and dialog.state is DialogState.CONFIRMED_NA:
+        if dialog is None or dialog.state >= DialogState.CONFIRMED:
+            return
+        if dialog.state is DialogState.CONFIRMED_NA:
             self._went_on(dialog, DialogState.CONFIRMED)
+            return
+        callee = callee_in(request, dialog.id) if dialog.told_by else None
+        if callee is not None:
+            lifetime = dialog.lifetime or self._config.default_timeout  # Kamailio 5 does not tell that at first
+            known = dialog._replace(callee=callee, start_ts=int(self._now()), lifetime=lifetime)
+            self._went_on(known, DialogState.CONFIRMED)
 
     def call_failed(self, request: Request, status: int) -> None:
         """
@@ -300,6 +315,18 @@ class Dialogs:
         """
         return self._table.get(dialog)
 
+    def names(self) -> Sequence[DialogId]:
+        """
+        See L{IDialogs.names}.
+        """
+        return self._table.names()
+
+    def record(self, dialog: DialogId) -> Dialog | EndedDialog | None:
+        """
+        See L{IDialogs.record}.
+        """
+        return self._table.get(dialog) or self._table.ended(dialog)
+
     def hash_of(self, call_id: str) -> int:
         """
         See L{IDialogs.hash_of}.
@@ -312,15 +339,16 @@ class Dialogs:
         """
         stored = self._table.get(dialog.id)
         if stored is None:
-            return self._table.was_forgotten(dialog.id) or dialog.is_over or self._put(dialog, Origin.REPLICATED)
+            is_ended = dialog.is_over or self._table.ended(dialog.id) is not None
+            return is_ended or self._put(dialog, Origin.REPLICATED)
         known = merged(stored, dialog)
         return known is stored or self._put(known, Origin.REPLICATED)
 
-    def remove(self, dialog: DialogId) -> bool:
+    def remove(self, dialog: DialogId, told_by: str) -> bool:
         """
         See L{IDialogs.remove}.
         """
-        stored = self._table.forget(dialog)
+        stored = self._table.forget(dialog, told_by, self._now())
         if stored is not None:
             self._tell("dialog_forgotten", stored, Origin.REPLICATED)
         return stored is not None
@@ -368,11 +396,11 @@ class Dialogs:
         """
         is_owner = self._answers_for(dialog.told_by)
         if dialog.is_over:
-            self._table.forget(dialog.id)
+            self._table.forget(dialog.id, dialog.told_by, now)
             self._tell("dialog_forgotten", dialog, Origin.LOCAL if is_owner else Origin.EXPIRED)
         elif is_owner:
             self._timed_out += 1
             self._put(dialog._replace(state=DialogState.DELETED, told_by="", changed_at=now), Origin.LOCAL)
         elif not self._table.postpone(dialog.id, now, _PATIENCE):
-            self._table.forget(dialog.id)
+            self._table.forget(dialog.id, dialog.told_by, now)
             self._tell("dialog_forgotten", dialog, Origin.EXPIRED)

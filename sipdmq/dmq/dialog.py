@@ -21,13 +21,13 @@ from sipdmq.dmq.dialog_json import (
     encode_gone,
     encode_sync_end,
 )
-from sipdmq.dmq.errands import SyncEnd
+from sipdmq.dmq.errands import SyncEnd, says_ours
 from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.newcomer import Readiness
 from sipdmq.dmq.synced import BAD, FAILED, OK, ReadAhead, SyncedPeer
 from sipdmq.dmq.usrloc_form import UNKNOWN
 from sipdmq.errors import DecodeError
-from sipdmq.interfaces.dialogs import Dialog, DialogId, DialogState, IDialogListener, IDialogs
+from sipdmq.interfaces.dialogs import Dialog, DialogId, DialogState, EndedDialog, IDialogListener, IDialogs
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.replication import IBroadcaster, IMembership, INodeListener, IRepairer, IReplicator
 from sipdmq.records import ChannelMessage, ChannelReply, ClusterNode, Origin
@@ -148,7 +148,9 @@ class DialogPeer(SyncedPeer):
             self._records_received(message.sender, 1)
             return self._merge(found, message)
         if isinstance(found, DialogGone):
-            return OK if self._dialogs.remove(DialogId(found.h_entry, found.h_id)) else self._unknown()
+            self._records_received(message.sender, 1)
+            name = DialogId(found.h_entry, found.h_id)
+            return OK if self._dialogs.remove(name, self._teller(message)) else self._unknown()
         if found is not None:
             self._sync_received(found, message.sender)
         return OK
@@ -159,7 +161,8 @@ class DialogPeer(SyncedPeer):
         stored = self._dialogs.get(name)
         if stored is None and not told.is_whole:
             if told.state == DialogState.DELETED:
-                self._dialogs.remove(name)  # an older message that comes after this one is not to bring it up
+                # An older message that comes after this one is not to bring it up.
+                self._dialogs.remove(name, self._teller(message))
             return self._unknown()
         if told.is_whole and not self._is_named_rightly(told):
             self._refused(message, "its hash is not that of its Call-ID; see [dialog] hash_size")
@@ -167,9 +170,7 @@ class DialogPeer(SyncedPeer):
         if told.state not in _TOLD_STATES and not (told.is_whole and told.state == DialogState.UNCONFIRMED):
             self._refused(message, "there is no such state")
             return FAILED
-        told_by = UNKNOWN if sender is None else str(sender.name)
-        if told.by and sender is not None and sender.is_sipdmq:
-            told_by = told.by
+        told_by = self._teller(message, told.by)
         if not self._dialogs.merge(self._dialog(told, stored, told_by)):
             self._refused(message, "too many dialogs on this node; see [dialog] max_dialogs")
             return FAILED
@@ -179,6 +180,20 @@ class DialogPeer(SyncedPeer):
                 if sender is None or node.name != sender.name:
                     self._put_record(node, now_stored, 0.0)
         return OK
+
+    def _teller(self, message: ChannelMessage, by: str = "") -> str:
+        """
+        Whose word a message is, as in L{Dialog.told_by}: of what this node has told before it was started anew, its
+        own.
+
+        @param by: see L{DialogTold.by}.
+        """
+        sender = message.sender
+        if sender is None:
+            return UNKNOWN
+        if not by or not says_ours(sender):
+            return str(sender.name)
+        return "" if by == str(self._membership.local) else by
 
     def _is_named_rightly(self, told: DialogTold) -> bool:
         return 0 < told.h_id < 2**32 and told.h_entry == self._dialogs.hash_of(told.call_id)
@@ -220,9 +235,12 @@ class DialogPeer(SyncedPeer):
 
     # syncs
 
-    def _put_record(self, node: ClusterNode, dialog: Dialog, age: float) -> Any:
-        told = _told_of(dialog, dialog.told_by if node.is_sipdmq else "")
-        return self._replicator.put_for(node.name, self.channel, _key(dialog.id), told, age)
+    def _put_record(self, node: ClusterNode, record: Dialog | EndedDialog, age: float) -> Any:
+        if isinstance(record, EndedDialog):
+            told: DialogTold | _Gone = _Gone(record.id, True)
+        else:
+            told = _told_of(record, record.told_by if says_ours(node) else "")
+        return self._replicator.put_for(node.name, self.channel, _key(record.id), told, age)
 
 
 def _key(dialog: DialogId) -> str:

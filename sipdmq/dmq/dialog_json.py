@@ -209,7 +209,7 @@ def encode(told: DialogTold) -> bytes:
     values["state"] = told.state
     if told.state >= _EARLY:
         values["start_ts"] = told.start_ts
-        values["lifetime"] = told.lifetime
+    values["lifetime"] = told.lifetime
     if told.state == _CONFIRMED:
         values.update(_keys_of(told.callee, "2"))
     if told.by:
