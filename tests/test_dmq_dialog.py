@@ -62,6 +62,23 @@ class DialogPeerTestCase(DialogTestCase):
         return [change for name, _, change in put if name == (node and node.name)]
 
 
+class OutwardTests(DialogPeerTestCase):
+    def told(self, change: Any) -> list[bytes]:
+        return [self.peer.join([self.peer.encode(change)])[1]]
+
+    def test_nobody_needs_the_end_of_a_dialog_that_he_does_not_know(self) -> None:
+        invite = self.begin()
+        self.dialogs.call_failed(invite, 486)
+        begun, ended = self.put(None)
+        self.clock.advance(6)
+        (forgotten,) = self.put(None)
+        found = [
+            self.peer.is_needless(self.told(change), status)
+            for change, status in ((begun, 500), (ended, 500), (forgotten, 500), (ended, 400), (forgotten, 404))
+        ]
+        self.assertEqual(found, [False, True, True, False, False])
+
+
 class InwardTests(DialogPeerTestCase):
     def test_interfaces(self) -> None:
         for interface in (IRepairer, INodeListener, IInspectable, IDialogListener):

@@ -20,6 +20,7 @@ from sipdmq.dmq.dialog_json import (
     encode,
     encode_gone,
     encode_sync_end,
+    is_end,
 )
 from sipdmq.dmq.errands import SyncEnd, says_ours
 from sipdmq.dmq.kamailio_json import CONTENT_TYPE
@@ -120,6 +121,13 @@ class DialogPeer(SyncedPeer):
         """
         (fragment,) = fragments
         return CONTENT_TYPE, fragment
+
+    @staticmethod
+    def is_needless(fragments: Sequence[bytes], status: int) -> bool:
+        """
+        See L{IRepairer}: the end of a dialog that the receiver does not know, or not any more (WIRE §9).
+        """
+        return status == FAILED.status and all(map(is_end, fragments))
 
     # inward
 

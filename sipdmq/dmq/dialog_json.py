@@ -26,12 +26,14 @@ __all__ = [
     "encode",
     "encode_gone",
     "encode_sync_end",
+    "is_end",
 ]
 
 SYNC_REQUEST: Final = b'{"action":4}'
 SYNC_REQUEST_OF_OURS: Final = b'{"action":4,"ours":1}'
 
 _UPDATE, _STATE, _RM, _SYNC, _SYNC_END = 1, 2, 3, 4, 5
+_ENDS: Final = (b'{"action":%d,' % _STATE, b'{"action":%d,' % _RM)
 _EARLY, _CONFIRMED, _DELETED = 2, 4, 5
 _LONGEST: Final = 2048
 _LONGEST_LIFETIME: Final = 1_000_000  # seconds
@@ -227,6 +229,13 @@ def encode_gone(h_entry: int, h_id: int, is_forgotten: bool) -> bytes:
     """
     action = _RM if is_forgotten else _STATE
     return b'{"action":%d,"h_entry":%d,"h_id":%d,"state":%d}' % (action, h_entry, h_id, _DELETED)
+
+
+def is_end(fragment: bytes) -> bool:
+    """
+    Whether something written here is the end of a dialog: what goes on is told whole.
+    """
+    return fragment.startswith(_ENDS)
 
 
 def encode_sync_end(records: int, is_partial: bool) -> bytes:
