@@ -224,7 +224,7 @@ class PolicyTests(DialogTestCase):
     def test_variables(self) -> None:
         routed: Any = Routed(request())
         self.dialogs.set_variable(routed, "note", "x")
-        self.assertRaises(ValueError, self.dialogs.set_variable, routed, "note", "x" * 3000)
+        self.assertRaises(ValueError, self.dialogs.set_variable, routed, "note", "x" * 9000)
         self.begin()
         (dialog,) = self.dialogs.all()
         self.assertEqual(dialog.variables, (("note", "x"),))

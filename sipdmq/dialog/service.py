@@ -4,9 +4,8 @@ The dialogs at work: they follow the calls that the proxy relays, and count them
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -16,6 +15,7 @@ from sipdmq.config import DialogConfig
 from sipdmq.core.functions import RoutedRequest
 from sipdmq.dialog.dialogs import MAX_TEXT, NO_LEG, callee_in, merged
 from sipdmq.dialog.hashes import core_hash, did_text
+from sipdmq.dialog.marks import Call, Marks
 from sipdmq.dialog.table import DialogTable
 from sipdmq.errors import ParseError, RequestRefused
 from sipdmq.interfaces.dialogs import (
@@ -38,21 +38,8 @@ __all__ = ["Dialogs"]
 
 log = Logger()
 
-_MAX_MARKED: Final = 10_000
-"""Requests that a policy has marked and not relayed yet: it may have refused them after that."""
 _PATIENCE: Final = 60.0
 """Seconds that the owner of a dialog has to end it, or that pass until it is known that it is lost."""
-_MAX_PROFILES: Final = 16
-_MAX_VARIABLES: Final = 32
-
-
-class _Marks(NamedTuple):
-    """
-    What a policy has said of a call that is not relayed yet.
-    """
-
-    profiles: list[Profile]
-    variables: dict[str, str]
 
 
 @implementer(IDialogs, ICallListener, IInspectable)
@@ -77,7 +64,7 @@ class Dialogs:
         self._config = config
         self._random_bytes = random_bytes
         self._table = DialogTable(config.max_dialogs, config.early_timeout, config.end_timeout)
-        self._marks: OrderedDict[tuple[str, str], _Marks] = OrderedDict()
+        self._marks = Marks()
         self._listeners: list[Any] = []
         self._answers_for: Callable[[str], bool] = lambda told_by: not told_by
         self._call: IDelayedCall | None = None
@@ -132,10 +119,8 @@ class Dialogs:
         @raise ValueError: the call counts as too many things.
         """
         self._check_profile(name, value)
-        marks = self._marks_of(request)
-        if len(marks.profiles) >= _MAX_PROFILES:
-            raise ValueError(f"a call has at most {_MAX_PROFILES} profiles")
-        marks.profiles.append(Profile(name, value, f"dlgp-{self._random_bytes(8).hex()}"))
+        puid = f"dlgp-{self._random_bytes(8).hex()}"
+        self._marks.add_profile(_call_of(request.message), Profile(name, value, puid))
 
     def limit(self, request: RoutedRequest, name: str, value: str, most: int, status: int = 486) -> None:
         """
@@ -157,10 +142,7 @@ class Dialogs:
 
         @raise ValueError: there are too many, or it is too long.
         """
-        variables = self._marks_of(request).variables
-        if len(name) + len(value) > MAX_TEXT or len(variables) >= _MAX_VARIABLES:
-            raise ValueError(f"at most {_MAX_VARIABLES} variables of together {MAX_TEXT} characters each")
-        variables[name] = value
+        self._marks.set_variable(_call_of(request.message), name, value)
 
     def find(self, call_id: str, tag: str, other_tag: str = "") -> Dialog | None:
         """
@@ -176,16 +158,6 @@ class Dialogs:
         if name not in self._config.profiles_no_value or value:
             raise LookupError(f"there is no profile '{name}' {'with' if value else 'without'} values in [dialog]")
 
-    def _marks_of(self, request: RoutedRequest) -> _Marks:
-        message = request.message
-        key = (message.call_id, message.from_.tag)
-        marks = self._marks.get(key)
-        if marks is None:
-            if len(self._marks) >= _MAX_MARKED:
-                self._marks.popitem(last=False)
-            marks = self._marks[key] = _Marks([], {})
-        return marks
-
     # from the proxy
 
     def mark(self, request: Request) -> str:
@@ -193,17 +165,18 @@ class Dialogs:
         What is to stand in our Record-Route of a request, so that a Kamailio finds the dialog: C{";did=80d.bdd1"};
         empty for none.
         """
-        dialog = self._table.find(request.call_id, request.from_.tag)
+        dialog = self._of(request)
         return "" if dialog is None else did_text(dialog.id)
 
     def request_relayed(self, request: Request, caller: str, source: Source) -> None:
         """
         See L{ICallListener.request_relayed}.
         """
-        key = (request.call_id, request.from_.tag)
-        marks = self._marks.pop(key, None)
-        if (marks is None and not self._config.track) or self._table.find(*key) is not None:
+        call = _call_of(request)
+        marks = self._marks.take(call)
+        if (marks is None and not self._config.track) or self._table.find(*call) is not None:
             return
+        profiles, variables = marks or ((), ())
         now = self._now()
         contacts = request.contacts
         dialog = Dialog(
@@ -223,8 +196,8 @@ class Dialogs:
             int(now),
             0,
             self._config.default_timeout,
-            () if marks is None else tuple(sorted(marks.variables.items())),
-            () if marks is None else tuple(marks.profiles),
+            variables,
+            profiles,
             changed_at=now,
         )
         if not self._put(dialog, Origin.LOCAL):
@@ -287,7 +260,7 @@ class Dialogs:
         self._went_on(self._table.find(request.call_id, request.from_.tag, request.to.tag), DialogState.DELETED)
 
     def _of(self, request: Request) -> Dialog | None:
-        return self._table.find(request.call_id, request.from_.tag)
+        return self._table.find(*_call_of(request))
 
     def _went_on(self, dialog: Dialog | None, state: DialogState) -> None:
         if dialog is not None and dialog.state < state:
@@ -404,3 +377,7 @@ class Dialogs:
         elif not self._table.postpone(dialog.id, now, _PATIENCE):
             self._table.forget(dialog.id, dialog.told_by, now)
             self._tell("dialog_forgotten", dialog, Origin.EXPIRED)
+
+
+def _call_of(request: Request) -> Call:
+    return request.call_id, request.from_.tag

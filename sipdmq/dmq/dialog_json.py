@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from sipdmq.dmq.errands import SyncEnd, SyncRequest
 from sipdmq.dmq.kamailio_json import checked, encoder, read, write
 from sipdmq.errors import DecodeError
-from sipdmq.interfaces.dialogs import Leg, Profile
+from sipdmq.interfaces.dialogs import MAX_MARKS, Leg, Profile
 
 __all__ = [
     "SYNC_REQUEST",
@@ -37,7 +37,6 @@ _ENDS: Final = (b'{"action":%d,' % _STATE, b'{"action":%d,' % _RM)
 _EARLY, _CONFIRMED, _DELETED = 2, 4, 5
 _LONGEST: Final = 2048
 _LONGEST_LIFETIME: Final = 1_000_000  # seconds
-_MOST_MARKS: Final = 64
 _STRINGS: Final = (
     *("callid", "from_uri", "to_uri", "req_uri", "tag1", "cseq1", "route_set1", "contact1"),
     *("tag2", "cseq2", "route_set2", "contact2", "profiles", "by"),
@@ -146,7 +145,7 @@ def _leg(document: Mapping[str, Any], side: str) -> Leg:
 
 
 def _variables(found: Any) -> tuple[tuple[str, str], ...]:
-    if not isinstance(found, dict) or len(found) > _MOST_MARKS:
+    if not isinstance(found, dict) or len(found) > MAX_MARKS:
         raise DecodeError("vars must be an object, and not too long")
     return tuple(sorted((_bounded(name, "vars"), _string(found, name)) for name in found))
 
@@ -157,7 +156,7 @@ def _profiles(text: str) -> tuple[Profile, ...]:
     """
     document = read(text.encode("utf-8", "surrogateescape")) if text else {}
     found = document.get("profiles", []) if isinstance(document, dict) else None
-    if not isinstance(found, list) or len(found) > _MOST_MARKS or not all(isinstance(each, dict) for each in found):
+    if not isinstance(found, list) or len(found) > MAX_MARKS or not all(isinstance(each, dict) for each in found):
         raise DecodeError("profiles must be an array of objects, and not too long")
     profiles = [Profile(*(_string(each, name) for name in ("name", "value", "puid"))) for each in found]
     return tuple(each for each in profiles if each.name)

@@ -6,11 +6,24 @@ sees it: from the proxy's side, both legs.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from zope.interface import Interface
 
-__all__ = ["Dialog", "DialogId", "DialogState", "EndedDialog", "IDialogListener", "IDialogs", "Leg", "Profile"]
+__all__ = [
+    "MAX_MARKS",
+    "Dialog",
+    "DialogId",
+    "DialogState",
+    "EndedDialog",
+    "IDialogListener",
+    "IDialogs",
+    "Leg",
+    "Profile",
+]
+
+MAX_MARKS: Final = 64
+"""Profiles of one dialog, and as many variables: what a policy may set, and what another node may tell."""
 
 
 class DialogId(NamedTuple):
