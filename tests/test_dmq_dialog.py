@@ -9,10 +9,11 @@ from typing import Any
 from zope.interface.verify import verifyObject
 
 from sipdmq.dmq.dialog import DialogPeer
-from sipdmq.interfaces.dialogs import DialogState, IDialogListener
+from sipdmq.dmq.dialog_json import DialogTold
+from sipdmq.interfaces.dialogs import DialogState, IDialogListener, Leg
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.replication import INodeListener, IRepairer
-from sipdmq.records import ChannelMessage, ClusterNode, Protocol, Source
+from sipdmq.records import ChannelMessage, ClusterNode, NodeStatus, Protocol, Source
 from tests.fakes import UDP
 from tests.test_dialog_service import DialogTestCase
 from tests.test_dmq_dialog_json import captured
@@ -77,6 +78,71 @@ class OutwardTests(DialogPeerTestCase):
             for change, status in ((begun, 500), (ended, 500), (forgotten, 500), (ended, 400), (forgotten, 404))
         ]
         self.assertEqual(found, [False, True, True, False, False])
+
+
+class SyncTests(DialogPeerTestCase):
+    """
+    Calls of this node, of another one of ours, of a Kamailio, and of one that is lost.
+    """
+
+    LOST = "sip:192.0.2.66:5060"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.cluster.members = [KAMAILIO, OURS, self.newcomer("kamailio 5.6.3")]
+        for call in ("own", "over"):
+            invite = self.begin(call)
+        self.dialogs.call_failed(invite, 486)
+        (own, *_) = self.dialogs.all()
+        for number, told_by in enumerate((str(OURS.name), str(KAMAILIO.name), self.LOST)):
+            self.assertTrue(self.dialogs.merge(own._replace(
+                id=own.id._replace(h_id=900 + number), call_id=told_by, told_by=told_by, caller=Leg(f"t{number}"),
+            )))  # fmt: skip
+        self.put()
+
+    def newcomer(self, release: str) -> ClusterNode:
+        name = KAMAILIO.name._replace(host="192.0.2.13")
+        return ClusterNode(name, NodeStatus.ACTIVE, release, release.startswith("sipdmq"))
+
+    def calls(self, node: ClusterNode) -> list[str]:
+        """
+        What was put for a node: the Call-IDs, and for each end how.
+        """
+        return [
+            change.call_id if isinstance(change, DialogTold) else type(change).__name__ for change in self.put(node)
+        ]
+
+    def test_a_kamailio_gets_each_from_one_node(self) -> None:
+        for release in ("kamailio 5.6.3", "kamailio 6.1.4"):
+            for inherited, expected in (((), ["own"]), ((self.LOST,), ["own", self.LOST])):
+                self.cluster.inherited = set(inherited)
+                node = self.newcomer(release)
+                self.assertEqual(self.receive(b'{"action":4}', node), 200)
+                self.assertEqual(self.calls(node), expected, release)
+
+    def test_where_it_may_have_asked_this_one_only_it_gets_all(self) -> None:
+        everything = ["own", str(OURS.name), str(KAMAILIO.name), self.LOST]
+        for release in ("kamailio 6.2.0", ""):
+            node = self.newcomer(release)
+            self.receive(b'{"action":4}', node)
+            self.assertEqual(self.calls(node), everything, release)
+
+    def test_one_of_ours_gets_the_ends_too(self) -> None:
+        node = self.newcomer("sipdmq 0.1")
+        self.receive(b'{"action":4}', node)
+        told = ["own", "_Gone", str(OURS.name), str(KAMAILIO.name), self.LOST, "SyncEnd"]
+        self.assertEqual(self.calls(node), told)
+        self.clock.advance(6)  # now it is forgotten
+        self.put()
+        self.receive(b'{"action":4,"ours":1}', node)
+        self.assertEqual(self.calls(node), ["_Gone", *[each for each in told if each != "_Gone"]])
+
+    def test_a_repair_of_a_kamailio(self) -> None:
+        self.clock.advance(6)
+        self.put()
+        self.cluster.restorers[KAMAILIO.name] = OURS.name
+        self.peer.repair(KAMAILIO, 60)
+        self.assertEqual(self.calls(KAMAILIO), ["_Gone", "own"], "by each node: it minds what is older")
 
 
 class InwardTests(DialogPeerTestCase):

@@ -22,7 +22,7 @@ from sipdmq.dmq.dialog_json import (
     encode_sync_end,
     is_end,
 )
-from sipdmq.dmq.errands import SyncEnd, says_ours
+from sipdmq.dmq.errands import SYNC, Errand, SyncEnd, says_ours
 from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.newcomer import Readiness
 from sipdmq.dmq.synced import BAD, FAILED, OK, ReadAhead, SyncedPeer
@@ -35,6 +35,8 @@ from sipdmq.records import ChannelMessage, ChannelReply, ClusterNode, Origin
 
 __all__ = ["DialogPeer"]
 
+_ASKS_ALL: Final = ("kamailio 5", "kamailio 6.0", "kamailio 6.1")
+"""Releases that ask all nodes for what they have (WIRE §15); of later ones not all do."""
 _TOLD_STATES: Final = (DialogState.EARLY, DialogState.CONFIRMED, DialogState.DELETED)
 
 
@@ -242,6 +244,15 @@ class DialogPeer(SyncedPeer):
         return FAILED
 
     # syncs
+
+    def _wants(self, node: ClusterNode, errand: Errand) -> Callable[[Any], bool]:
+        """
+        See L{SyncedPeer._wants}. A Kamailio that asks everybody gets each dialog from the node that answers for it:
+        only what that one says of it comes in order. From another it might come after its end, and stay for ever.
+        """
+        if errand.kind == SYNC and node.release.startswith(_ASKS_ALL):
+            return lambda record: not record.removed and bool(self._membership.answers_for(record.told_by))
+        return super()._wants(node, errand)
 
     def _put_record(self, node: ClusterNode, record: Dialog | EndedDialog, age: float) -> Any:
         if isinstance(record, EndedDialog):
