@@ -4,6 +4,7 @@ Whole nodes in a cluster in memory: calls that one follows are known to all, and
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,6 +19,7 @@ from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.replication import INodeListener, IRepairer
 from sipdmq.records import ChannelMessage, Origin
 from tests.dmq_network import DMQNetwork, address
+from tests.test_dialog_node import ALICE, BOB, HEADS, bobs_answer, message
 from tests.test_dialog_service import SOURCE, Listener, Routed, answer, request
 
 LIFETIME = 120
@@ -145,6 +147,31 @@ class DialogClusterTests(DialogClusterTestCase):
         ends = self.watch_ends(1, 2, 3)
         self.network.pump(LIFETIME + 1, 0.5)
         self.assertEqual([len(each.take()) for each in ends], [0, 1, 0])
+
+    def test_a_real_one(self) -> None:
+        """
+        The call of two phones through the proxies, and then an address that moves from one node to the other.
+        """
+        self.join(1, 2)
+        first, second = (self.network.nodes[address(number)] for number in (1, 2))
+        domain = address(1)
+        register = "From: <sip:bob@127.0.0.1>;tag=9\r\nTo: <sip:bob@127.0.0.1>\r\nCall-ID: r1\r\n"
+        first.receive(message("REGISTER", "bob", f"sip:{domain}", register), *BOB)
+        heads = HEADS.replace("bob@example.org", f"bob@{domain}")
+        sent = first.receive(message("INVITE", "alice", f"sip:bob@{domain}", heads.format(tag="")), *ALICE)
+        invite = next(data for data, to in sent if to == BOB)
+        sent = first.receive(bobs_answer(invite.decode(), 200), *BOB)
+        answered = next(data for data, to in sent if to == ALICE).decode()
+        self.assertEqual(self.states(1, 2), [[3], [1]])
+        found = re.search(r"^Record-Route: (.*)\r\n", answered, re.MULTILINE)
+        assert found is not None
+        for method, expected in (("ACK", 4), ("BYE", 5)):
+            lines = f"Route: {found[1].replace(address(1), address(2))}\r\n" + heads.format(tag=";tag=2")
+            sent = second.receive(message(method, "alice", f"sip:bob@{BOB[0]}:{BOB[1]}", lines), *ALICE)
+            self.assertIn(BOB, [to for _, to in sent])
+            self.assertEqual(self.states(1, 2), [[expected], [expected]])
+            callees = [self.dialogs(number).all()[0].callee for number in (1, 2)]
+            self.assertEqual(callees, [Leg("2", "0", "", f"sip:bob@{BOB[0]}:{BOB[1]}")] * 2)
 
     def test_an_ack_here_and_there_leaves_each_its_owner(self) -> None:
         self.join(1, 2)
