@@ -31,6 +31,14 @@ def message(method: str, user: str, uri: str, lines: str) -> bytes:
     ).encode()
 
 
+def bobs_answer(invite: str, status: int) -> bytes:
+    kept = re.findall(r"^(?:Via|Record-Route|From|Call-ID|CSeq): .*\r\n", invite, re.MULTILINE)
+    return (
+        f"SIP/2.0 {status} X\r\n{''.join(kept)}To: <sip:bob@example.org>;tag=2\r\n"
+        f"Contact: <sip:bob@{BOB[0]}:{BOB[1]}>\r\nContent-Length: 0\r\n\r\n"
+    ).encode()
+
+
 class DialogNodeTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.memory = MemoryNode(self, replace(CONFIG, dialog=DialogConfig(enable=True)))
@@ -56,12 +64,7 @@ class DialogNodeTests(SynchronousTestCase):
 
         @return: what Alice gets.
         """
-        kept = re.findall(r"^(?:Via|Record-Route|From|Call-ID|CSeq): .*\r\n", invite, re.MULTILINE)
-        data = (
-            f"SIP/2.0 {status} X\r\n{''.join(kept)}To: <sip:bob@example.org>;tag=2\r\n"
-            f"Contact: <sip:bob@{BOB[0]}:{BOB[1]}>\r\nContent-Length: 0\r\n\r\n"
-        )
-        (sent,) = [data for data, address in self.memory.receive(data.encode(), *BOB) if address == ALICE]
+        (sent,) = [data for data, address in self.memory.receive(bobs_answer(invite, status), *BOB) if address == ALICE]
         return sent.decode()
 
     def test_a_call(self) -> None:

@@ -12,9 +12,10 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from sipdmq.config import DialogConfig
+from sipdmq.dialog.hashes import did_text
 from sipdmq.dialog.service import Dialogs
 from sipdmq.errors import RequestRefused
-from sipdmq.interfaces.dialogs import Dialog, DialogState, IDialogListener, IDialogs
+from sipdmq.interfaces.dialogs import Dialog, DialogState, IDialogListener, IDialogs, Leg
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.routing import ICallListener
 from sipdmq.records import Origin, Protocol, Source
@@ -27,9 +28,18 @@ SOURCE = Source(Protocol.UDP, "198.51.100.7", 5062, UDP)
 PEER = "sip:192.0.2.2:5060"
 
 
-def request(method: str = "INVITE", call: str = "call1", tag: str = "t1", to_tag: str = "", cseq: int = 1) -> Request:
+def request(
+    method: str = "INVITE",
+    call: str = "call1",
+    tag: str = "t1",
+    to_tag: str = "",
+    cseq: int = 1,
+    target: str = "sip:bob@example.org",
+    routes: tuple[str, ...] = (),
+) -> Request:
     return parse_message("\r\n".join([  # type: ignore[return-value]
-        f"{method} sip:bob@example.org SIP/2.0", f"Via: SIP/2.0/UDP 198.51.100.7:5062;branch=z9hG4bK{cseq}{method}",
+        f"{method} {target} SIP/2.0", *(f"Route: {route}" for route in routes),
+        f"Via: SIP/2.0/UDP 198.51.100.7:5062;branch=z9hG4bK{cseq}{method}",
         f"From: <sip:alice@example.org>;tag={tag}", f"To: <sip:bob@example.org>{f';tag={to_tag}' if to_tag else ''}",
         f"Call-ID: {call}", f"CSeq: {cseq} {method}", "Max-Forwards: 70", "Contact: <sip:alice@198.51.100.7:5062>",
         "Record-Route: <sip:192.0.2.99;lr>", "Content-Length: 0", "", "",
@@ -214,7 +224,7 @@ class PolicyTests(DialogTestCase):
     def test_variables(self) -> None:
         routed: Any = Routed(request())
         self.dialogs.set_variable(routed, "note", "x")
-        self.assertRaises(ValueError, self.dialogs.set_variable, routed, "note", "x" * 3000)
+        self.assertRaises(ValueError, self.dialogs.set_variable, routed, "note", "x" * 9000)
         self.begin()
         (dialog,) = self.dialogs.all()
         self.assertEqual(dialog.variables, (("note", "x"),))
@@ -254,10 +264,32 @@ class OthersTests(DialogTestCase):
         self.assertEqual(self.listener.take(), [("changed", DialogState.UNCONFIRMED, Origin.REPLICATED)])
         self.assertTrue(self.dialogs.merge(self.theirs))
         self.assertEqual(self.listener.take(), [], "that is no news")
-        self.assertTrue(self.dialogs.remove(self.theirs.id))
-        self.assertFalse(self.dialogs.remove(self.theirs.id))
+        self.assertTrue(self.dialogs.remove(self.theirs.id, PEER))
+        self.assertFalse(self.dialogs.remove(self.theirs.id, PEER))
         self.assertTrue(self.dialogs.merge(self.theirs))
         self.assertIsNone(self.dialogs.get(self.theirs.id), "it came late")
+
+    def test_its_ack_may_come_here(self) -> None:
+        self.dialogs.merge(self.theirs)
+        did = did_text(self.theirs.id)
+        for routes in ((), ("<sip:other;lr>",), ("<sip:other;lr>", f"<sip:ours;lr{did}>")):
+            self.dialogs.ack_relayed(request("ACK", call="theirs", to_tag="t2", routes=routes))
+            self.assertIn(self.theirs, self.dialogs.all(), routes)
+        self.listener.take()
+        for _ in range(2):
+            routes = (f"<sip:ours;lr{did}>, <sip:near;lr>", "<sip:far;lr>")
+            self.dialogs.ack_relayed(request("ACK", call="theirs", to_tag="t2", target="sip:bob@phone", routes=routes))
+        self.assertEqual(self.listener.take(), [("changed", DialogState.CONFIRMED, Origin.LOCAL)])
+        theirs = self.dialogs.get(self.theirs.id)
+        assert theirs is not None
+        self.assertEqual(theirs.callee, Leg("t2", "0", "<sip:far;lr>, <sip:near;lr>", "sip:bob@phone"))
+        self.assertEqual((theirs.told_by, theirs.start_ts), ("", EPOCH))
+
+    def test_an_ack_of_ours_comes_after_the_2xx(self) -> None:
+        self.begin()
+        (dialog,) = self.dialogs.all()
+        self.dialogs.ack_relayed(request("ACK", to_tag="t2", routes=(f"<sip:ours;lr{did_text(dialog.id)}>",)))
+        self.assertEqual(self.states(), [DialogState.UNCONFIRMED])
 
     def test_its_bye_may_come_here(self) -> None:
         self.dialogs.merge(self.theirs)

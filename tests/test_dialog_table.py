@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipdmq.dialog.dialogs import NO_LEG, merged
 from sipdmq.dialog.hashes import core_hash, did_text, find_did
 from sipdmq.dialog.table import DialogTable
-from sipdmq.interfaces.dialogs import Dialog, DialogId, DialogState, Leg, Profile
+from sipdmq.interfaces.dialogs import Dialog, DialogId, DialogState, EndedDialog, Leg, Profile
 
 UNCONFIRMED, EARLY, CONFIRMED, DELETED = (
     DialogState.UNCONFIRMED, DialogState.EARLY, DialogState.CONFIRMED, DialogState.DELETED,
@@ -58,6 +58,22 @@ class MergeTests(SynchronousTestCase):
     def test_it_only_goes_forward(self) -> None:
         confirmed = dialog(state=CONFIRMED)
         self.assertIs(merged(confirmed, dialog(state=EARLY)), confirmed)
+
+    def test_it_changes_hands_only_as_it_goes_on(self) -> None:
+        early = dialog(state=EARLY, told_by="sip:o", changed_at=5.0)
+        later = merged(early, dialog(state=EARLY, start_ts=7, told_by="sip:p", changed_at=9.0))
+        self.assertEqual((later.told_by, later.start_ts, later.changed_at), ("sip:o", 7, 9.0))
+        self.assertEqual(merged(early, dialog(state=CONFIRMED, told_by="sip:p")).told_by, "sip:p")
+
+    def test_a_leg_that_says_less_takes_nothing_away(self) -> None:
+        confirmed = dialog(state=CONFIRMED)
+        for said, expected in (
+            (Leg("t2"), confirmed.callee),
+            (Leg("t2", "0", "<sip:r;lr>"), Leg("t2", "0", "<sip:r;lr>", "sip:b@c")),
+            (Leg("t3", "0"), Leg("t3", "0")),
+            (NO_LEG, confirmed.callee),
+        ):
+            self.assertEqual(merged(confirmed, dialog(state=CONFIRMED, callee=said)).callee, expected)
         self.assertEqual(merged(dialog(), confirmed).state, CONFIRMED)
 
     def test_in_any_order_the_same(self) -> None:
@@ -106,7 +122,7 @@ class TableTests(SynchronousTestCase):
         self.table.put(dialog(1, state=DELETED, profiles=(ALICE, Profile("all"))))
         self.assertEqual(self.sizes(), (1, 1, 2, 1))
         for number in (1, 2, 3):
-            self.table.forget(DialogId(3336, number))
+            self.table.forget(DialogId(3336, number), "", 1000)
         self.assertEqual(self.sizes(), (0, 0, 0, 0))
         self.assertEqual((len(self.table), dict(self.table._sizes), dict(self.table._totals)), (0, {}, {}))
 
@@ -125,7 +141,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual([each.id.h_id for each in self.table.due(1300)], [1])
         self.table.put(dialog(1, state=DELETED, changed_at=1300.0))
         self.assertEqual([each.id.h_id for each in self.table.due(1305)], [1])
-        self.table.forget(DialogId(3336, 1))
+        self.table.forget(DialogId(3336, 1), "", 1000)
         self.assertEqual(self.table.due(1609.9), [])
         self.assertEqual([each.id.h_id for each in self.table.due(1610)], [2])
 
@@ -143,9 +159,16 @@ class TableTests(SynchronousTestCase):
         self.assertFalse(self.table.postpone(DialogId(3336, 1), 1360, 60))
 
     def test_what_was_forgotten_is_remembered_for_a_while(self) -> None:
-        self.table.put(dialog(1))
-        self.table.forget(DialogId(3336, 1))
-        self.assertTrue(self.table.was_forgotten(DialogId(3336, 1)))
-        for number in range(10, 10_010):
-            self.table.forget(DialogId(1, number))
-        self.assertFalse(self.table.was_forgotten(DialogId(3336, 1)))
+        name = DialogId(3336, 1)
+        self.table.put(dialog(1, DELETED, told_by="sip:o", changed_at=1100.0))
+        self.table.forget(name, "sip:late", 1105)
+        self.table.forget(name, "sip:later", 1106)
+        self.assertEqual(self.table.ended(name), EndedDialog(name, "sip:o", 1100.0), "who ended it, and when")
+        self.table.put(dialog(2))
+        self.table.forget(DialogId(3336, 2), "sip:o", 1200)
+        self.table.put(dialog(3))
+        self.assertEqual(self.table.names(), [DialogId(3336, number) for number in (1, 2, 3)])
+        for number in range(10, 10_009):
+            self.table.forget(DialogId(1, number), "sip:o", 1300)
+        self.assertIsNone(self.table.ended(name))
+        self.assertEqual(self.table.ended(DialogId(3336, 2)), EndedDialog(DialogId(3336, 2), "sip:o", 1200))

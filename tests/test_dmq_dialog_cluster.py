@@ -4,20 +4,22 @@ Whole nodes in a cluster in memory: calls that one follows are known to all, and
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from sipdmq.config import DialogConfig
-from sipdmq.dialog.hashes import core_hash
+from sipdmq.dialog.hashes import core_hash, did_text
 from sipdmq.dialog.service import Dialogs
 from sipdmq.errors import RequestRefused
-from sipdmq.interfaces.dialogs import Dialog, DialogState, IDialogListener
+from sipdmq.interfaces.dialogs import Dialog, DialogState, IDialogListener, Leg
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.replication import INodeListener, IRepairer
 from sipdmq.records import ChannelMessage, Origin
 from tests.dmq_network import DMQNetwork, address
+from tests.test_dialog_node import ALICE, BOB, HEADS, bobs_answer, message
 from tests.test_dialog_service import SOURCE, Listener, Routed, answer, request
 
 LIFETIME = 120
@@ -36,15 +38,18 @@ class Ends(Listener):
         pass
 
 
-class DialogClusterTests(SynchronousTestCase):
+class DialogClusterTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.network = DMQNetwork(self)
 
-    def join(self, *numbers: int) -> None:
-        config = {"dialog": DialogConfig(enable=True, default_timeout=LIFETIME)}
+    def join(self, *numbers: int, **keys: Any) -> None:
+        """
+        @param keys: of C{[dmq]}.
+        """
+        config = {"dialog": DialogConfig(enable=True, default_timeout=LIFETIME, profiles_with_value=("caller",))}
         for number in numbers:
-            peers = [int(host.rpartition(".")[2]) for host in self.network.nodes]
-            self.network.add(number, *peers, sections=config)
+            peers = [int(host.rpartition(".")[2]) for host in self.network.nodes if host != address(number)]
+            self.network.add(number, *peers, sections=config, **keys)
         self.network.pump(2)
 
     def dialogs(self, number: int) -> Dialogs:
@@ -61,11 +66,40 @@ class DialogClusterTests(SynchronousTestCase):
         self.dialogs(number).request_relayed(invite, "alice@example.org", SOURCE)
         return invite
 
-    def confirm(self, number: int, call: str = "call1") -> None:
-        invite = self.begin(number, call)
-        self.dialogs(number).call_answered(invite, answer(invite))
-        self.dialogs(number).ack_relayed(request("ACK", call=call, to_tag="t2"))
+    def confirm(self, number: int, *calls: str) -> None:
+        for call in calls or ("call1",):
+            invite = self.begin(number, call)
+            self.dialogs(number).call_answered(invite, answer(invite))
+            self.dialogs(number).ack_relayed(request("ACK", call=call, to_tag="t2"))
 
+    def end(self, number: int, call: str = "call1") -> None:
+        self.dialogs(number).bye_relayed(request("BYE", call=call, to_tag="t2", cseq=2))
+
+    def calls(self, number: int) -> dict[str, tuple[int, str]]:
+        """
+        Those that are not over, at a node: state, and the end of the name of their owner.
+        """
+        return {
+            dialog.call_id: (int(dialog.state), dialog.told_by.removesuffix(":5060")[-1:] or str(number))
+            for dialog in self.dialogs(number).all()
+            if not dialog.is_over
+        }
+
+    def watch_ends(self, *numbers: int) -> list[Ends]:
+        found = [Ends() for _ in numbers]
+        for number, each in zip(numbers, found, strict=True):
+            self.dialogs(number).watch(IDialogListener(each))
+        return found
+
+    def cut(self, number: int, *others: int) -> None:
+        """
+        Nothing gets from one to the others, and nothing back.
+        """
+        for other in others:
+            self.network.cuts |= {(address(number), address(other)), (address(other), address(number))}
+
+
+class DialogClusterTests(DialogClusterTestCase):
     def test_a_call_is_known_to_all(self) -> None:
         self.join(1, 2, 3)
         invite = self.begin(1)
@@ -88,6 +122,71 @@ class DialogClusterTests(SynchronousTestCase):
         self.assertEqual(self.states(2), [[4]])
         self.dialogs(2).bye_relayed(request("BYE", to_tag="t2", cseq=2))
         self.assertEqual(self.states(1), [[5]])
+
+    def test_its_ack_may_come_by_another_node(self) -> None:
+        """
+        Who has seen the 2xx waits for it, and tells nobody of the 2xx before.
+        """
+        self.join(1, 2, 3)
+        invite = self.begin(1)
+        self.dialogs(1).call_answered(invite, answer(invite, ("<sip:beyond.example;lr>",)))
+        self.assertEqual(self.states(1, 2, 3), [[3], [1], [1]])
+        (dialog,) = self.dialogs(1).all()
+        ours = f"<sip:192.0.2.50;lr{did_text(dialog.id)}>"
+        for number, routes, expected in (
+            (3, ("<sip:outer.example;lr>", ours), 1),  # it passes on its way to the first
+            (2, (ours, ours, "<sip:beyond.example;lr>"), 4),
+        ):
+            ack = request("ACK", to_tag="t2", target="sip:bob@198.51.100.20", routes=routes)
+            self.dialogs(number).ack_relayed(ack)
+            self.assertEqual(self.states(2, 3), [[expected]] * 2)
+        callees = [self.dialogs(number).all()[0].callee for number in (1, 2, 3)]
+        self.assertEqual(callees, [dialog.callee] * 3)
+        self.assertEqual(dialog.callee, Leg("t2", "0", "<sip:beyond.example;lr>", "sip:bob@198.51.100.20"))
+        self.assertEqual(self.calls(1), {"call1": (4, "2")})
+        ends = self.watch_ends(1, 2, 3)
+        self.network.pump(LIFETIME + 1, 0.5)
+        self.assertEqual([len(each.take()) for each in ends], [0, 1, 0])
+
+    def test_a_real_one(self) -> None:
+        """
+        The call of two phones through the proxies, and then an address that moves from one node to the other.
+        """
+        self.join(1, 2)
+        first, second = (self.network.nodes[address(number)] for number in (1, 2))
+        domain = address(1)
+        register = "From: <sip:bob@127.0.0.1>;tag=9\r\nTo: <sip:bob@127.0.0.1>\r\nCall-ID: r1\r\n"
+        first.receive(message("REGISTER", "bob", f"sip:{domain}", register), *BOB)
+        heads = HEADS.replace("bob@example.org", f"bob@{domain}")
+        sent = first.receive(message("INVITE", "alice", f"sip:bob@{domain}", heads.format(tag="")), *ALICE)
+        invite = next(data for data, to in sent if to == BOB)
+        sent = first.receive(bobs_answer(invite.decode(), 200), *BOB)
+        answered = next(data for data, to in sent if to == ALICE).decode()
+        self.assertEqual(self.states(1, 2), [[3], [1]])
+        found = re.search(r"^Record-Route: (.*)\r\n", answered, re.MULTILINE)
+        assert found is not None
+        for method, expected in (("ACK", 4), ("BYE", 5)):
+            lines = f"Route: {found[1].replace(address(1), address(2))}\r\n" + heads.format(tag=";tag=2")
+            sent = second.receive(message(method, "alice", f"sip:bob@{BOB[0]}:{BOB[1]}", lines), *ALICE)
+            self.assertIn(BOB, [to for _, to in sent])
+            self.assertEqual(self.states(1, 2), [[expected], [expected]])
+            callees = [self.dialogs(number).all()[0].callee for number in (1, 2)]
+            self.assertEqual(callees, [Leg("2", "0", "", f"sip:bob@{BOB[0]}:{BOB[1]}")] * 2)
+
+    def test_an_ack_here_and_there_leaves_each_its_owner(self) -> None:
+        self.join(1, 2)
+        invite = self.begin(1)
+        self.dialogs(1).call_answered(invite, answer(invite))
+        (dialog,) = self.dialogs(1).all()
+        self.network.pump(1.5)
+        for number in (1, 2):
+            ack = request("ACK", to_tag="t2", routes=(f"<sip:192.0.2.50;lr{did_text(dialog.id)}>",))
+            self.dialogs(number).ack_relayed(ack)
+        self.assertEqual(self.states(1, 2), [[4], [4]])
+        self.assertEqual([self.dialogs(number).all()[0].told_by for number in (1, 2)], ["", ""])
+        self.network.pump(LIFETIME + 1, 0.5)
+        self.network.pump(10, 0.5)
+        self.assertEqual(self.states(1, 2), [[], []])
 
     def test_who_joins_gets_all(self) -> None:
         self.join(1, 2)
@@ -118,9 +217,7 @@ class DialogClusterTests(SynchronousTestCase):
         self.join(1, 2, 3)
         self.confirm(1)
         self.assertEqual(self.states(2, 3), [[4], [4]])
-        ends = [Ends(), Ends()]
-        for number, each in zip((2, 3), ends, strict=True):
-            self.dialogs(number).watch(IDialogListener(each))
+        ends = self.watch_ends(2, 3)
         self.network.dead.add(address(1))
         self.network.pump(LIFETIME - 10, 0.5)
         self.assertEqual([each.take() for each in ends], [[], []], "not before its time")
@@ -160,3 +257,113 @@ class DialogClusterTests(SynchronousTestCase):
             message = ChannelMessage("dialog", None, SOURCE, "application/json", body.encode())
             self.assertEqual(peer.message_received(message).status, status, body)
         self.flushLoggedErrors()
+
+
+PING = 10.0
+
+
+class RepairTests(DialogClusterTestCase):
+    """
+    What somebody has missed he gets to know; beginnings, and ends too.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.join(1, 2, 3, ping_interval=PING)
+
+    def test_after_a_partition_all_know_the_same(self) -> None:
+        self.confirm(1, "over1", "stays1")
+        self.confirm(2, "over2", "stays2")
+        self.network.pump(1)
+        self.cut(1, 2, 3)
+        self.confirm(1, "new1", "short1")
+        self.confirm(3, "new3")
+        for number, call in ((1, "over1"), (1, "short1"), (2, "over2")):
+            self.end(number, call)
+        self.network.pump(5 * PING, 0.5)
+        self.assertEqual(set(self.calls(1)), {"stays1", "new1", "over2", "stays2"})
+        self.assertEqual(set(self.calls(2)), {"over1", "stays1", "stays2", "new3"})
+        self.network.cuts.clear()
+        self.network.pump(3 * PING, 0.5)
+        expected = {"stays1": (4, "1"), "new1": (4, "1"), "stays2": (4, "2"), "new3": (4, "3")}
+        for number in (1, 2, 3):
+            self.assertEqual(self.calls(number), expected, number)
+        ends = self.watch_ends(1, 2, 3)
+        self.network.pump(LIFETIME, 0.5)
+        over = ("changed", DialogState.DELETED, Origin.LOCAL)
+        self.assertEqual([each.take() for each in ends], [[over] * 2, [over], [over]], "each by its owner")
+
+    def test_what_a_killed_node_told_some_all_get(self) -> None:
+        """
+        Its beginnings and its ends: one survivor tells the other, and has its timers.
+        """
+        self.confirm(1, "over")
+        self.network.pump(1)
+        self.network.cuts.add((address(1), address(3)))
+        self.confirm(1, "begun")
+        self.end(1, "over")
+        self.network.pump(0.5)
+        self.assertEqual((set(self.calls(2)), set(self.calls(3))), ({"begun"}, {"over"}))
+        self.network.dead.add(address(1))
+        self.network.pump(6 * PING, 0.5)
+        self.assertEqual([self.calls(2), self.calls(3)], [{"begun": (4, "1")}] * 2)
+        ends = self.watch_ends(2, 3)
+        self.network.pump(LIFETIME, 0.5)
+        self.assertEqual(sum(len(each.take()) for each in ends), 1)
+        self.assertEqual(self.states(2, 3), [[], []])
+
+    def test_what_comes_late_of_a_lost_node_the_heir_passes_on(self) -> None:
+        self.network.dead.add(address(1))
+        self.network.pump(6 * PING, 0.5)
+        body = self.message_of_a_call_at(1)
+        for number in (2, 3):
+            node = self.network.nodes[address(number)].node.cluster
+            assert node is not None and node.dialog is not None
+            sender = next(each for each in node.service.membership.nodes() if each.name.host == address(1))
+            heir = node.service.membership.passes_on(str(sender.name))
+            if heir:
+                node.dialog.message_received(ChannelMessage("dialog", sender, SOURCE, "application/json", body, 1))
+        self.network.pump(1)
+        self.assertEqual([self.calls(2), self.calls(3)], [{"late": (4, "1")}] * 2)
+
+    def message_of_a_call_at(self, number: int) -> bytes:
+        """
+        What it would have told others of one.
+        """
+        self.confirm(number, "late")
+        (dialog,) = self.dialogs(number).all()
+        cluster = self.network.nodes[address(number)].node.cluster
+        assert cluster is not None and cluster.dialog is not None
+        put: list[Any] = []
+        self.patch(cluster.dialog._replicator, "put", lambda channel, key, change: put.append(change))
+        cluster.dialog.dialog_changed(dialog, Origin.LOCAL)
+        return cluster.dialog.encode(put[0])
+
+    def test_a_newcomer_gets_each_once(self) -> None:
+        for number in (1, 2, 3):
+            self.confirm(number, f"call{number}", f"over{number}")
+            self.end(number, f"over{number}")
+        self.network.pump(90, 0.5)  # since then nobody counts as new any more
+        self.network.take_requests()
+        self.join(4, ping_interval=PING)
+        self.network.pump(3)
+        told = [body for _, to, body in self.network.take_requests("dialog") if to == address(4)]
+        begun = [body for body in told if b'"callid":"call' in body]
+        self.assertEqual((len(begun), len(told)), (3, 3 + 3 + 1), "the ends, too, and the end of all")
+        self.assertEqual(self.calls(4), {f"call{number}": (4, str(number)) for number in (1, 2, 3)})
+        cluster = self.network.nodes[address(4)].node.cluster
+        assert cluster is not None and cluster.dialog is not None
+        self.assertTrue(cluster.dialog.newcomer.is_complete)
+
+    def test_who_was_started_anew_has_its_own_calls_again(self) -> None:
+        self.confirm(1, "mine")
+        self.confirm(2, "theirs")
+        self.network.pump(1)
+        self.join(1, ping_interval=PING)
+        self.network.pump(3)
+        self.assertEqual(self.calls(1), {"mine": (4, "1"), "theirs": (4, "2")})
+        mine = next(dialog for dialog in self.dialogs(1).all() if dialog.call_id == "mine")
+        self.assertEqual(mine.told_by, "")
+        ends = self.watch_ends(1, 2, 3)
+        self.network.pump(LIFETIME, 0.5)
+        self.assertEqual([len(each.take()) for each in ends], [1, 1, 0])

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipdmq.dmq.errands import SyncEnd
 from sipdmq.dmq.htable_json import (
     NO_CELLS,
     SYNC_REQUEST,
@@ -24,7 +25,6 @@ from sipdmq.dmq.htable_json import (
     HtableRemove,
     HtableSet,
     HtableSync,
-    HtableSyncEnd,
     decode,
     encode_cell,
     encode_removal,
@@ -304,6 +304,6 @@ class WriteTests(SynchronousTestCase):
     def test_a_removal_among_ours(self) -> None:
         removal = CellRemoval("t", "^a", True, True, 77)
         self.assertEqual(decode(encode_removal(removal, True)), HtableRemove(removal))
-        self.assertEqual(decode(encode_sync_end(3)), HtableSyncEnd(3))
-        self.assertEqual(decode(encode_sync_end(3, True)), HtableSyncEnd(3, True))
+        self.assertEqual(decode(encode_sync_end(3)), SyncEnd(3))
+        self.assertEqual(decode(encode_sync_end(3, True)), SyncEnd(3, True))
         self.assertEqual(decode(SYNC_REQUEST_OF_OURS), HtableSync("", True))

@@ -39,6 +39,10 @@ class Peer(CustomChannel):
     def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
         raise AssertionError("nobody is lost here")
 
+    @staticmethod
+    def is_needless(fragments: Sequence[bytes], status: int) -> bool:
+        return False
+
 
 class LinkTests(TransactionTestCase):
     def setUp(self) -> None:
@@ -96,6 +100,13 @@ class LinkTests(TransactionTestCase):
             self.link.put("c", key, b"1")
             self.reply(400)
         self.assertEqual((self.link.refused, self.link.waiting, self.link.unanswered), (2, 0, 0))
+
+    def test_an_error_may_say_that_there_was_no_need(self) -> None:
+        self.patch(self.peer, "is_needless", lambda fragments, status: (*fragments, status) == (b"end", 500))
+        for fragment, status, refused in ((b"end", 500, 0), (b"end", 400, 1), (b"1", 500, 2)):
+            self.link.put("c", "a", fragment)
+            self.reply(status)
+            self.assertEqual((self.link.refused, self.link.waiting, self.link.unanswered), (refused, 0, 0))
 
     def test_what_is_too_long_is_refused_here(self) -> None:
         self.link.put("c", "a", b"x" * 32_000)

@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipdmq.dmq.errands import SyncEnd, SyncRequest
 from sipdmq.dmq.presence import EVENTS
 from sipdmq.dmq.presence_json import (
     SYNC_REQUEST,
     PresentityMissing,
-    PresentitySync,
-    PresentitySyncEnd,
     PresentityUpdate,
     decode,
     encode,
@@ -88,7 +87,7 @@ class CaptureTests(SynchronousTestCase):
     def test_syncs(self) -> None:
         for folder in ("captures", "captures-6.1"):
             self.assertEqual(captured(f"{folder}/pr-sync-request").rstrip(), SYNC_REQUEST)
-        self.assertEqual(decode(SYNC_REQUEST, EVENTS), PresentitySync())
+        self.assertEqual(decode(SYNC_REQUEST, EVENTS), SyncRequest())
 
     def test_subscriptions_are_the_business_of_kamailios(self) -> None:
         for path in sorted(CAPTURES.glob("captures-6.1/pr-subs*.sip")):
@@ -192,8 +191,8 @@ class WriteTests(SynchronousTestCase):
         self.assertNotIn(b'"by"', encode(self.update))
         told = self.update._replace(by="sip:192.0.2.2:5060")
         self.assertEqual(read(encode(told)), told)
-        self.assertEqual(decode(encode_sync_end(7), EVENTS), PresentitySyncEnd(7))
-        self.assertEqual(decode(encode_sync_end(7, True), EVENTS), PresentitySyncEnd(7, True))
+        self.assertEqual(decode(encode_sync_end(7), EVENTS), SyncEnd(7))
+        self.assertEqual(decode(encode_sync_end(7, True), EVENTS), SyncEnd(7, True))
 
     @given(st.text(max_size=20), st.integers(-1, 2**32 - 1), st.booleans())
     def test_what_is_written_is_read_again(self, text: str, expires: int, is_new: bool) -> None:

@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from sipdmq.dmq import donor
+from sipdmq.dmq.errands import SyncEnd
 from sipdmq.dmq.lookup import RemoteLookup
 from sipdmq.dmq.newcomer import SyncState
-from sipdmq.dmq.usrloc_changes import SyncEnd
 from sipdmq.dmq.usrloc_json import SYNC_REQUEST, SYNC_REQUEST_OF_OURS, encode_sync_end
 from sipdmq.errors import RequestRefused, UnreachableError
 from sipdmq.records import ChannelMessage, NodeStatus, Origin, Protocol, Source

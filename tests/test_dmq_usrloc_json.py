@@ -13,14 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipdmq.dmq.errands import SyncEnd, SyncRequest
 from sipdmq.dmq.usrloc_json import SYNC_REQUEST, decode, encode, encode_sync_end, join
 from sipdmq.dmq.usrloc_records import (
     ALL_METHODS,
     UsrlocRecord,
     UsrlocRefused,
     UsrlocRemove,
-    UsrlocSync,
-    UsrlocSyncEnd,
     UsrlocUpdate,
 )
 from sipdmq.errors import DecodeError
@@ -81,7 +80,7 @@ class CaptureTests(SynchronousTestCase):
                 continue
             read_ones = decode(data)
             self.assertTrue(read_ones, name)
-            if read_ones == (UsrlocSync(),):
+            if read_ones == (SyncRequest(),):
                 self.assertEqual(data, SYNC_REQUEST)
                 continue
             fragments = []
@@ -171,7 +170,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual((len(found), type(found[-1])), (1001, UsrlocRefused))
 
     def test_between_nodes_of_ours(self) -> None:
-        self.assertEqual(decode(encode_sync_end(7)), (UsrlocSyncEnd(7),))
+        self.assertEqual(decode(encode_sync_end(7)), (SyncEnd(7),))
 
 
 class RefusedTests(SynchronousTestCase):

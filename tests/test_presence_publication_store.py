@@ -120,7 +120,7 @@ class StoreTests(StoreTestCase):
     def test_refreshes_leave_nothing_behind(self) -> None:
         for number in range(100):
             self.put(make_publication(expires_in=100 + number, etag=f"r1.{number}"))
-        self.assertEqual(len(self.store._buckets), 1)
+        self.assertEqual(len(self.store._expiry._buckets), 1)
         self.put()
         self.clock.pump([1.0] * 3)
         self.assert_empty()

@@ -22,7 +22,7 @@ def weigh(store: MemoryLocationStore) -> tuple[int, int, int]:
     """
     What the store holds inside: AoRs, buckets, AoRs in buckets.
     """
-    buckets: dict[int, set[str]] = store._buckets
+    buckets: dict[int, set[str]] = store._expiry._buckets
     return len(store._records), len(buckets), sum(len(bucket) for bucket in buckets.values())
 
 

@@ -4,9 +4,8 @@ The dialogs at work: they follow the calls that the proxy relays, and count them
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -14,11 +13,21 @@ from zope.interface import implementer
 
 from sipdmq.config import DialogConfig
 from sipdmq.core.functions import RoutedRequest
-from sipdmq.dialog.dialogs import NO_LEG, merged
+from sipdmq.dialog.dialogs import MAX_TEXT, NO_LEG, callee_in, merged
 from sipdmq.dialog.hashes import core_hash, did_text
+from sipdmq.dialog.marks import Call, Marks
 from sipdmq.dialog.table import DialogTable
 from sipdmq.errors import ParseError, RequestRefused
-from sipdmq.interfaces.dialogs import Dialog, DialogId, DialogState, IDialogListener, IDialogs, Leg, Profile
+from sipdmq.interfaces.dialogs import (
+    Dialog,
+    DialogId,
+    DialogState,
+    EndedDialog,
+    IDialogListener,
+    IDialogs,
+    Leg,
+    Profile,
+)
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.routing import ICallListener
 from sipdmq.records import Origin, Source
@@ -29,23 +38,8 @@ __all__ = ["Dialogs"]
 
 log = Logger()
 
-_MAX_MARKED: Final = 10_000
-"""Requests that a policy has marked and not relayed yet: it may have refused them after that."""
-_MAX_TEXT: Final = 2048
-"""Characters of a value that are kept of what a stranger writes."""
 _PATIENCE: Final = 60.0
 """Seconds that the owner of a dialog has to end it, or that pass until it is known that it is lost."""
-_MAX_PROFILES: Final = 16
-_MAX_VARIABLES: Final = 32
-
-
-class _Marks(NamedTuple):
-    """
-    What a policy has said of a call that is not relayed yet.
-    """
-
-    profiles: list[Profile]
-    variables: dict[str, str]
 
 
 @implementer(IDialogs, ICallListener, IInspectable)
@@ -70,7 +64,7 @@ class Dialogs:
         self._config = config
         self._random_bytes = random_bytes
         self._table = DialogTable(config.max_dialogs, config.early_timeout, config.end_timeout)
-        self._marks: OrderedDict[tuple[str, str], _Marks] = OrderedDict()
+        self._marks = Marks()
         self._listeners: list[Any] = []
         self._answers_for: Callable[[str], bool] = lambda told_by: not told_by
         self._call: IDelayedCall | None = None
@@ -125,10 +119,8 @@ class Dialogs:
         @raise ValueError: the call counts as too many things.
         """
         self._check_profile(name, value)
-        marks = self._marks_of(request)
-        if len(marks.profiles) >= _MAX_PROFILES:
-            raise ValueError(f"a call has at most {_MAX_PROFILES} profiles")
-        marks.profiles.append(Profile(name, value, f"dlgp-{self._random_bytes(8).hex()}"))
+        puid = f"dlgp-{self._random_bytes(8).hex()}"
+        self._marks.add_profile(_call_of(request.message), Profile(name, value, puid))
 
     def limit(self, request: RoutedRequest, name: str, value: str, most: int, status: int = 486) -> None:
         """
@@ -150,10 +142,7 @@ class Dialogs:
 
         @raise ValueError: there are too many, or it is too long.
         """
-        variables = self._marks_of(request).variables
-        if len(name) + len(value) > _MAX_TEXT or len(variables) >= _MAX_VARIABLES:
-            raise ValueError(f"at most {_MAX_VARIABLES} variables of together {_MAX_TEXT} characters each")
-        variables[name] = value
+        self._marks.set_variable(_call_of(request.message), name, value)
 
     def find(self, call_id: str, tag: str, other_tag: str = "") -> Dialog | None:
         """
@@ -169,16 +158,6 @@ class Dialogs:
         if name not in self._config.profiles_no_value or value:
             raise LookupError(f"there is no profile '{name}' {'with' if value else 'without'} values in [dialog]")
 
-    def _marks_of(self, request: RoutedRequest) -> _Marks:
-        message = request.message
-        key = (message.call_id, message.from_.tag)
-        marks = self._marks.get(key)
-        if marks is None:
-            if len(self._marks) >= _MAX_MARKED:
-                self._marks.popitem(last=False)
-            marks = self._marks[key] = _Marks([], {})
-        return marks
-
     # from the proxy
 
     def mark(self, request: Request) -> str:
@@ -186,38 +165,39 @@ class Dialogs:
         What is to stand in our Record-Route of a request, so that a Kamailio finds the dialog: C{";did=80d.bdd1"};
         empty for none.
         """
-        dialog = self._table.find(request.call_id, request.from_.tag)
+        dialog = self._of(request)
         return "" if dialog is None else did_text(dialog.id)
 
     def request_relayed(self, request: Request, caller: str, source: Source) -> None:
         """
         See L{ICallListener.request_relayed}.
         """
-        key = (request.call_id, request.from_.tag)
-        marks = self._marks.pop(key, None)
-        if (marks is None and not self._config.track) or self._table.find(*key) is not None:
+        call = _call_of(request)
+        marks = self._marks.take(call)
+        if (marks is None and not self._config.track) or self._table.find(*call) is not None:
             return
+        profiles, variables = marks or ((), ())
         now = self._now()
         contacts = request.contacts
         dialog = Dialog(
             DialogId(self.hash_of(request.call_id), int.from_bytes(self._random_bytes(4), "big") or 1),
             request.call_id,
-            request.from_.uri.text[:_MAX_TEXT],
-            request.to.uri.text[:_MAX_TEXT],
-            request.uri_text[:_MAX_TEXT],
+            request.from_.uri.text[:MAX_TEXT],
+            request.to.uri.text[:MAX_TEXT],
+            request.uri_text[:MAX_TEXT],
             Leg(
                 request.from_.tag,
                 str(request.cseq.number),
-                ", ".join(request.headers.get_all("record-route"))[:_MAX_TEXT],
-                contacts[0].uri.text[:_MAX_TEXT] if contacts else "",
+                ", ".join(request.headers.get_all("record-route"))[:MAX_TEXT],
+                contacts[0].uri.text[:MAX_TEXT] if contacts else "",
             ),
             NO_LEG,
             DialogState.UNCONFIRMED,
             int(now),
             0,
             self._config.default_timeout,
-            () if marks is None else tuple(sorted(marks.variables.items())),
-            () if marks is None else tuple(marks.profiles),
+            variables,
+            profiles,
             changed_at=now,
         )
         if not self._put(dialog, Origin.LOCAL):
@@ -248,16 +228,24 @@ class Dialogs:
             if ours in route:
                 break
             beyond.append(route)
-        leg = Leg(tag, "0", ", ".join(beyond)[:_MAX_TEXT], contacts[0].uri.text[:_MAX_TEXT] if contacts else "")
+        leg = Leg(tag, "0", ", ".join(beyond)[:MAX_TEXT], contacts[0].uri.text[:MAX_TEXT] if contacts else "")
         self._went_on(dialog._replace(callee=leg, start_ts=int(self._now())), DialogState.CONFIRMED_NA)
 
     def ack_relayed(self, request: Request) -> None:
         """
-        See L{ICallListener.ack_relayed}.
+        See L{ICallListener.ack_relayed}: also of a call that was answered by way of another node, which waits for it.
         """
         dialog = self._of(request)
-        if dialog is not None and dialog.state is DialogState.CONFIRMED_NA:
+        if dialog is None or dialog.state >= DialogState.CONFIRMED:
+            return
+        if dialog.state is DialogState.CONFIRMED_NA:
             self._went_on(dialog, DialogState.CONFIRMED)
+            return
+        callee = callee_in(request, dialog.id) if dialog.told_by else None
+        if callee is not None:
+            lifetime = dialog.lifetime or self._config.default_timeout  # Kamailio 5 does not tell that at first
+            known = dialog._replace(callee=callee, start_ts=int(self._now()), lifetime=lifetime)
+            self._went_on(known, DialogState.CONFIRMED)
 
     def call_failed(self, request: Request, status: int) -> None:
         """
@@ -272,7 +260,7 @@ class Dialogs:
         self._went_on(self._table.find(request.call_id, request.from_.tag, request.to.tag), DialogState.DELETED)
 
     def _of(self, request: Request) -> Dialog | None:
-        return self._table.find(request.call_id, request.from_.tag)
+        return self._table.find(*_call_of(request))
 
     def _went_on(self, dialog: Dialog | None, state: DialogState) -> None:
         if dialog is not None and dialog.state < state:
@@ -300,6 +288,18 @@ class Dialogs:
         """
         return self._table.get(dialog)
 
+    def names(self) -> Sequence[DialogId]:
+        """
+        See L{IDialogs.names}.
+        """
+        return self._table.names()
+
+    def record(self, dialog: DialogId) -> Dialog | EndedDialog | None:
+        """
+        See L{IDialogs.record}.
+        """
+        return self._table.get(dialog) or self._table.ended(dialog)
+
     def hash_of(self, call_id: str) -> int:
         """
         See L{IDialogs.hash_of}.
@@ -312,15 +312,16 @@ class Dialogs:
         """
         stored = self._table.get(dialog.id)
         if stored is None:
-            return self._table.was_forgotten(dialog.id) or dialog.is_over or self._put(dialog, Origin.REPLICATED)
+            is_ended = dialog.is_over or self._table.ended(dialog.id) is not None
+            return is_ended or self._put(dialog, Origin.REPLICATED)
         known = merged(stored, dialog)
         return known is stored or self._put(known, Origin.REPLICATED)
 
-    def remove(self, dialog: DialogId) -> bool:
+    def remove(self, dialog: DialogId, told_by: str) -> bool:
         """
         See L{IDialogs.remove}.
         """
-        stored = self._table.forget(dialog)
+        stored = self._table.forget(dialog, told_by, self._now())
         if stored is not None:
             self._tell("dialog_forgotten", stored, Origin.REPLICATED)
         return stored is not None
@@ -368,11 +369,15 @@ class Dialogs:
         """
         is_owner = self._answers_for(dialog.told_by)
         if dialog.is_over:
-            self._table.forget(dialog.id)
+            self._table.forget(dialog.id, dialog.told_by, now)
             self._tell("dialog_forgotten", dialog, Origin.LOCAL if is_owner else Origin.EXPIRED)
         elif is_owner:
             self._timed_out += 1
             self._put(dialog._replace(state=DialogState.DELETED, told_by="", changed_at=now), Origin.LOCAL)
         elif not self._table.postpone(dialog.id, now, _PATIENCE):
-            self._table.forget(dialog.id)
+            self._table.forget(dialog.id, dialog.told_by, now)
             self._tell("dialog_forgotten", dialog, Origin.EXPIRED)
+
+
+def _call_of(request: Request) -> Call:
+    return request.call_id, request.from_.tag

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Final
 
-from sipdmq.interfaces.dialogs import Dialog, DialogId
+from sipdmq.interfaces.dialogs import Dialog, DialogId, EndedDialog
 
 __all__ = ["DialogTable"]
 
-_MAX_FORGOTTEN: Final = 10_000
+_MAX_ENDED: Final = 10_000
+"""Of which it is remembered that they are over."""
 
 
 class DialogTable:
@@ -35,7 +36,7 @@ class DialogTable:
         self._totals: Counter[str] = Counter()
         self._queue: list[tuple[float, DialogId]] = []  # when to look at it again, at the latest
         self._postponed: set[DialogId] = set()
-        self._forgotten: OrderedDict[DialogId, None] = OrderedDict()
+        self._ended: OrderedDict[DialogId, EndedDialog] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._dialogs)
@@ -68,11 +69,17 @@ class DialogTable:
                 return dialog
         return None
 
-    def was_forgotten(self, dialog: DialogId) -> bool:
+    def names(self) -> list[DialogId]:
         """
-        Whether it was here, and ended, lately: what comes late of it says nothing new.
+        Of all dialogs, and of those that were L{forget}ten lately.
         """
-        return dialog in self._forgotten
+        return [*self._ended, *self._dialogs]
+
+    def ended(self, dialog: DialogId) -> EndedDialog | None:
+        """
+        One that was here, and ended, lately: what comes late of it says nothing new.
+        """
+        return self._ended.get(dialog)
 
     def put(self, dialog: Dialog) -> bool:
         """
@@ -96,17 +103,20 @@ class DialogTable:
             heappush(self._queue, (due, dialog.id))
         return True
 
-    def forget(self, dialog: DialogId) -> Dialog | None:
+    def forget(self, dialog: DialogId, told_by: str, now: float) -> Dialog | None:
         """
-        Let go of a dialog.
+        Let go of a dialog, or know of one that never came here that it has ended.
 
+        @param told_by: who says that, where it is not over; so C{now}: when.
         @return: as it was.
         """
         stored = self._dialogs.pop(dialog, None)
         self._postponed.discard(dialog)
-        self._forgotten[dialog] = None
-        if len(self._forgotten) > _MAX_FORGOTTEN:
-            self._forgotten.popitem(last=False)
+        if stored is not None and stored.is_over:
+            told_by, now = stored.told_by, stored.changed_at
+        self._ended.setdefault(dialog, EndedDialog(dialog, told_by, now))
+        if len(self._ended) > _MAX_ENDED:
+            self._ended.popitem(last=False)
         if stored is not None:
             self._uncount(stored)
             if self._by_call.get((stored.call_id, stored.caller.tag)) == dialog:

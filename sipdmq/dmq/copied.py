@@ -5,15 +5,14 @@ Copies of REGISTERs that other nodes have accepted (WIRE §12): stored, answered
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from sipdmq.core import refuse
 from sipdmq.core.domains import Domains, aor_in
 from sipdmq.core.functions import check_required
+from sipdmq.core.refusals import Refusals
 from sipdmq.dmq.conflict import Limits, merge
 from sipdmq.dmq.lines import numeric_host
 from sipdmq.dmq.own_headers import read_registered
@@ -29,10 +28,6 @@ from sipdmq.sip.message import Request
 from sipdmq.sip.uri import DEFAULT_PORT, URI, SipURI, format_host
 
 __all__ = ["CopyReceiver", "received_of"]
-
-log = Logger()
-
-LOG_INTERVAL: Final = 60.0
 
 
 def received_of(via: Via) -> str:
@@ -74,7 +69,6 @@ class CopyReceiver:
         @param form: how records are told of.
         @param limits: of what other nodes may tell.
         """
-        self._clock = IReactorTime(clock)
         self._now = now
         self._registrar = IRegistrar(registrar)
         self._domains = domains
@@ -82,14 +76,13 @@ class CopyReceiver:
         self._form = form
         self._limits = limits
         self._received = 0
-        self._refused = 0
-        self._logged_at = -LOG_INTERVAL
+        self._refusals = Refusals(clock, "a record in a copy")
 
     def snapshot(self) -> dict[str, int | float]:
         """
         See L{IInspectable.snapshot}.
         """
-        return {"dmq.copies_received": self._received, "dmq.copies_refused": self._refused}
+        return {"dmq.copies_received": self._received, "dmq.copies_refused": self._refusals.count}
 
     def request_received(self, transaction: IServerTransaction) -> None:
         """
@@ -133,7 +126,7 @@ class CopyReceiver:
         """
         told, faults = read_registered(request, self._form, aor, self._senders.teller_at(source.host))
         for fault in faults:
-            self._refuse(fault, source)
+            self._refusals.add(source, fault)
         if not told:
             return None
         now = int(self._now())
@@ -144,22 +137,10 @@ class CopyReceiver:
                 merged = merge(kept, each, now, self._limits, self._form.content)
                 kept = merged.records
                 if merged.refused:
-                    self._refuse(merged.refused, source)
+                    self._refusals.add(source, merged.refused)
             return kept
 
         return decide
-
-    def _refuse(self, reason: str, source: Source) -> None:
-        self._refused += 1
-        now = self._clock.seconds()
-        if now >= self._logged_at + LOG_INTERVAL:
-            self._logged_at = now
-            log.warn(
-                "a record in a copy from {source} was refused: {reason}; refused so far: {count}",
-                source=source.host,
-                reason=reason,
-                count=self._refused,
-            )
 
     def malformed_request(self, error: ParseError, source: Source) -> None:
         """

@@ -7,54 +7,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from sipdmq.dmq.dialog_donor import DialogDonor
 from sipdmq.dmq.dialog_json import (
-    CONTENT_TYPE,
     SYNC_REQUEST,
     SYNC_REQUEST_OF_OURS,
     DialogGone,
-    DialogMessage,
-    DialogSync,
-    DialogSyncEnd,
     DialogTold,
     decode,
     encode,
     encode_gone,
     encode_sync_end,
+    is_end,
 )
-from sipdmq.dmq.errands import REPAIR, SYNC, SYNC_OF_OURS, Errand, records_for
-from sipdmq.dmq.newcomer import Newcomer, Readiness
+from sipdmq.dmq.errands import SYNC, Errand, SyncEnd, says_ours
+from sipdmq.dmq.kamailio_json import CONTENT_TYPE
+from sipdmq.dmq.newcomer import Readiness
+from sipdmq.dmq.synced import BAD, FAILED, OK, ReadAhead, SyncedPeer
 from sipdmq.dmq.usrloc_form import UNKNOWN
 from sipdmq.errors import DecodeError
-from sipdmq.interfaces.dialogs import Dialog, DialogId, DialogState, IDialogListener, IDialogs
+from sipdmq.interfaces.dialogs import Dialog, DialogId, DialogState, EndedDialog, IDialogListener, IDialogs
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.replication import IBroadcaster, IMembership, INodeListener, IRepairer, IReplicator
-from sipdmq.records import ChannelMessage, ChannelReply, ClusterNode, NodeName, NodeStatus, Origin
+from sipdmq.records import ChannelMessage, ChannelReply, ClusterNode, Origin
 
 __all__ = ["DialogPeer"]
 
-log = Logger()
-
-LOG_INTERVAL: Final = 60.0
-OK: Final = ChannelReply(200)
-BAD: Final = ChannelReply(400)
-UNKNOWN_DIALOG: Final = ChannelReply(500)
-_KEPT_BODIES: Final = 64
+_ASKS_ALL: Final = ("kamailio 5", "kamailio 6.0", "kamailio 6.1")
+"""Releases that ask all nodes for what they have (WIRE §15); of later ones not all do."""
 _TOLD_STATES: Final = (DialogState.EARLY, DialogState.CONFIRMED, DialogState.DELETED)
-
-
-class _SyncEnd(NamedTuple):
-    """
-    All of a sync was put.
-    """
-
-    records: int
-    is_partial: bool
 
 
 class _Gone(NamedTuple):
@@ -67,7 +50,7 @@ class _Gone(NamedTuple):
 
 
 @implementer(IRepairer, IDialogListener, INodeListener, IInspectable)
-class DialogPeer:
+class DialogPeer(SyncedPeer):
     """
     Both directions of the channel, and its syncs.
 
@@ -77,6 +60,10 @@ class DialogPeer:
 
     channel = "dialog"
     batch_contacts = 1
+    numbers = "dmq_dialog"
+    record = "a dialog"
+    sync_request = SYNC_REQUEST
+    sync_request_of_ours = SYNC_REQUEST_OF_OURS
 
     def __init__(
         self,
@@ -90,46 +77,21 @@ class DialogPeer:
         """
         @param now: the time, seconds since the epoch.
         """
-        self._clock = IReactorTime(clock)
-        self._now = now
+        super().__init__(
+            clock, now, Readiness("dialog"), replicator, membership, broadcaster, counted=("unknown",)
+        )
         self._dialogs = IDialogs(dialogs)
-        self._replicator = IReplicator(replicator)
-        self._membership = IMembership(membership)
-        self._broadcaster = IBroadcaster(broadcaster)
-        self._bodies: dict[bytes, DialogMessage | None] = {}
-        self._counts = dict.fromkeys(("received", "refused", "unknown"), 0)
-        self._logged_at = float("-inf")
-        self.readiness = Readiness("dialog")
-        self.newcomer = Newcomer(clock, self.readiness, self._ask, self._others)
+        self._bodies = ReadAhead(decode)
         self._donor = DialogDonor(
             clock, dialogs, self._wants, self._put_record, self._put_end, self._owe, self._is_active
         )
 
-    def snapshot(self) -> dict[str, int | float]:
-        """
-        See L{IInspectable.snapshot}.
-        """
-        numbers: dict[str, int | float] = {f"dmq_dialog.{name}": count for name, count in self._counts.items()}
-        numbers["dmq_dialog.syncs"] = len(self._donor)
-        numbers["dmq_dialog.is_ready"] = int(self.readiness.is_ready)
-        return numbers
-
     def start(self, has_peers: bool) -> None:
         """
-        Begin to replicate.
-
-        @param has_peers: whether there are nodes to join.
+        See L{SyncedPeer.start}.
         """
         self._dialogs.watch(self)
-        self._membership.watch(self)
-        self.newcomer.start(has_peers)
-
-    def stop(self) -> None:
-        """
-        No more timers.
-        """
-        self._donor.stop()
-        self.newcomer.stop()
+        super().start(has_peers)
 
     # outward
 
@@ -147,11 +109,11 @@ class DialogPeer:
         if origin is Origin.LOCAL:
             self._replicator.put(self.channel, _key(dialog.id), _Gone(dialog.id, True))
 
-    def encode(self, change: DialogTold | _Gone | _SyncEnd) -> bytes:
+    def encode(self, change: DialogTold | _Gone | SyncEnd) -> bytes:
         """
         See L{IRepairer.encode}.
         """
-        if isinstance(change, _SyncEnd):
+        if isinstance(change, SyncEnd):
             return encode_sync_end(*change)
         return encode_gone(*change.id, change.is_forgotten) if isinstance(change, _Gone) else encode(change)
 
@@ -162,6 +124,13 @@ class DialogPeer:
         (fragment,) = fragments
         return CONTENT_TYPE, fragment
 
+    @staticmethod
+    def is_needless(fragments: Sequence[bytes], status: int) -> bool:
+        """
+        See L{IRepairer}: the end of a dialog that the receiver does not know, or not any more (WIRE §9).
+        """
+        return status == FAILED.status and all(map(is_end, fragments))
+
     # inward
 
     def keys_of(self, message: ChannelMessage) -> Sequence[str]:
@@ -169,12 +138,9 @@ class DialogPeer:
         See L{IRepairer.keys_of}: the dialog.
         """
         try:
-            found = decode(message.body)
+            found = self._bodies.read(message.body)
         except DecodeError:
             return ("",)
-        if len(self._bodies) >= _KEPT_BODIES:
-            self._bodies.pop(next(iter(self._bodies)))
-        self._bodies[message.body] = found
         return (_key(DialogId(found.h_entry, found.h_id)) if isinstance(found, DialogTold | DialogGone) else "",)
 
     def message_received(self, message: ChannelMessage) -> ChannelReply:
@@ -182,25 +148,21 @@ class DialogPeer:
         See L{IRepairer.message_received}: 400 for what cannot be read, 500 for what is said of an unknown dialog or of
         one whose hash is another, else 200 (WIRE §13).
         """
-        body = message.body
         try:
-            found = self._bodies.pop(body) if body in self._bodies else decode(body)
+            found = self._bodies.take(message.body)
         except DecodeError as error:
             self._refused(message, error.reason)
             return BAD
-        sender = message.sender
         if isinstance(found, DialogTold):
             self._counts["received"] += 1
-            self.newcomer.records_received(None if sender is None else sender.name, 1)
+            self._records_received(message.sender, 1)
             return self._merge(found, message)
         if isinstance(found, DialogGone):
-            return OK if self._dialogs.remove(DialogId(found.h_entry, found.h_id)) else self._unknown()
-        if sender is not None and not sender.is_local:
-            if isinstance(found, DialogSync):
-                is_ours = found.is_ours or sender.is_sipdmq
-                self._donor.serve(sender, Errand(SYNC_OF_OURS if is_ours else SYNC))
-            elif isinstance(found, DialogSyncEnd):
-                self.newcomer.end_received(sender.name, found.records, found.is_partial)
+            self._records_received(message.sender, 1)
+            name = DialogId(found.h_entry, found.h_id)
+            return OK if self._dialogs.remove(name, self._teller(message)) else self._unknown()
+        if found is not None:
+            self._sync_received(found, message.sender)
         return OK
 
     def _merge(self, told: DialogTold, message: ChannelMessage) -> ChannelReply:
@@ -209,26 +171,39 @@ class DialogPeer:
         stored = self._dialogs.get(name)
         if stored is None and not told.is_whole:
             if told.state == DialogState.DELETED:
-                self._dialogs.remove(name)  # an older message that comes after this one is not to bring it up
+                # An older message that comes after this one is not to bring it up.
+                self._dialogs.remove(name, self._teller(message))
             return self._unknown()
         if told.is_whole and not self._is_named_rightly(told):
             self._refused(message, "its hash is not that of its Call-ID; see [dialog] hash_size")
-            return UNKNOWN_DIALOG
+            return FAILED
         if told.state not in _TOLD_STATES and not (told.is_whole and told.state == DialogState.UNCONFIRMED):
             self._refused(message, "there is no such state")
-            return UNKNOWN_DIALOG
-        told_by = UNKNOWN if sender is None else str(sender.name)
-        if told.by and sender is not None and sender.is_sipdmq:
-            told_by = told.by
+            return FAILED
+        told_by = self._teller(message, told.by)
         if not self._dialogs.merge(self._dialog(told, stored, told_by)):
             self._refused(message, "too many dialogs on this node; see [dialog] max_dialogs")
-            return UNKNOWN_DIALOG
+            return FAILED
         now_stored = self._dialogs.get(name)
         if now_stored is not None and now_stored is not stored and self._membership.passes_on(told_by):
             for node in self._others():
                 if sender is None or node.name != sender.name:
                     self._put_record(node, now_stored, 0.0)
         return OK
+
+    def _teller(self, message: ChannelMessage, by: str = "") -> str:
+        """
+        Whose word a message is, as in L{Dialog.told_by}: of what this node has told before it was started anew, its
+        own.
+
+        @param by: see L{DialogTold.by}.
+        """
+        sender = message.sender
+        if sender is None:
+            return UNKNOWN
+        if not by or not says_ours(sender):
+            return str(sender.name)
+        return "" if by == str(self._membership.local) else by
 
     def _is_named_rightly(self, told: DialogTold) -> bool:
         return 0 < told.h_id < 2**32 and told.h_entry == self._dialogs.hash_of(told.call_id)
@@ -266,88 +241,25 @@ class DialogPeer:
         What ends may never have come here, or be told by several: that is nothing to write of.
         """
         self._counts["unknown"] += 1
-        return UNKNOWN_DIALOG
-
-    def _refused(self, message: ChannelMessage, reason: str) -> None:
-        self._counts["refused"] += 1
-        now = self._clock.seconds()
-        if now - self._logged_at >= LOG_INTERVAL:
-            self._logged_at = now
-            log.warn(
-                "a dialog from {source} was refused: {reason}; refused so far: {count}",
-                source=message.source.host,
-                reason=reason,
-                count=self._counts["refused"],
-            )
+        return FAILED
 
     # syncs
 
-    def node_joined(self, node: ClusterNode) -> None:
+    def _wants(self, node: ClusterNode, errand: Errand) -> Callable[[Any], bool]:
         """
-        See L{IRepairer.node_joined}.
+        See L{SyncedPeer._wants}. A Kamailio that asks everybody gets each dialog from the node that answers for it:
+        only what that one says of it comes in order. From another it might come after its end, and stay for ever.
         """
-        if not node.is_local:
-            self.newcomer.node_joined(node)
+        if errand.kind == SYNC and node.release.startswith(_ASKS_ALL):
+            return lambda record: not record.removed and bool(self._membership.answers_for(record.told_by))
+        return super()._wants(node, errand)
 
-    def node_up(self, node: ClusterNode) -> None:
-        """
-        See L{INodeListener.node_up}.
-        """
-        self._donor.node_up(node)
-        self.newcomer.node_up(node)
-
-    def node_down(self, node: ClusterNode) -> None:
-        """
-        See L{INodeListener.node_down}.
-        """
-        self.newcomer.node_lost(node)
-
-    def node_disabled(self, node: ClusterNode) -> None:
-        """
-        See L{INodeListener.node_disabled}.
-        """
-        self.newcomer.node_lost(node)
-
-    def repair(self, node: ClusterNode, age: float) -> None:
-        """
-        See L{IRepairer.repair}.
-        """
-        self._donor.serve(node, Errand(REPAIR, self._clock.seconds() - age))
-
-    def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
-        """
-        See L{IRepairer.hand_over}.
-        """
-        self._donor.serve(node, Errand(lost, self._clock.seconds() - age))
-
-    def _wants(self, node: ClusterNode, errand: Errand) -> Callable[[Dialog], bool]:
-        since = self._now() - (self._clock.seconds() - errand.since)
-        membership = self._membership
-        return records_for(errand, since, membership.answers_for, membership.clock_difference)
-
-    def _put_record(self, node: ClusterNode, dialog: Dialog, age: float) -> Any:
-        told = _told_of(dialog, dialog.told_by if node.is_sipdmq else "")
-        return self._replicator.put_for(node.name, self.channel, _key(dialog.id), told, age)
-
-    def _put_end(self, node: ClusterNode, count: int) -> Any:
-        return self._replicator.put_for(node.name, self.channel, "", _SyncEnd(count, not self.newcomer.is_complete))
-
-    def _owe(self, node: ClusterNode, age: float) -> None:
-        self._replicator.owe(node.name, self.channel, age)
-
-    def _others(self) -> Sequence[ClusterNode]:
-        return [node for node in self._membership.nodes() if not node.is_local and node.status is NodeStatus.ACTIVE]
-
-    def _is_active(self, name: NodeName) -> bool:
-        return any(node.name == name for node in self._others())
-
-    def _ask(self, node: ClusterNode) -> Deferred[bool]:
-        """
-        Ask a node for everything.
-        """
-        request = SYNC_REQUEST_OF_OURS if node.is_sipdmq else SYNC_REQUEST
-        asking: Deferred[Any] = self._broadcaster.send(self.channel, node.name, request, CONTENT_TYPE)
-        return asking.addCallbacks(lambda response: 200 <= response.status < 300, lambda _: False)
+    def _put_record(self, node: ClusterNode, record: Dialog | EndedDialog, age: float) -> Any:
+        if isinstance(record, EndedDialog):
+            told: DialogTold | _Gone = _Gone(record.id, True)
+        else:
+            told = _told_of(record, record.told_by if says_ours(node) else "")
+        return self._replicator.put_for(node.name, self.channel, _key(record.id), told, age)
 
 
 def _key(dialog: DialogId) -> str:

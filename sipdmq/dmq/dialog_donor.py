@@ -18,7 +18,7 @@ _PAGE: Final = 250
 
 class DialogDonor(Donor):
     """
-    Sends dialogs to others, a few at a time.
+    Sends dialogs to others, and which have ended, a few at a time.
     """
 
     store_interface = IDialogs
@@ -28,13 +28,13 @@ class DialogDonor(Donor):
         """
         @param cursor: the names of the dialogs that are left; what is new since then is in the outbox already.
         """
-        names = [dialog.id for dialog in self._store.all()] if cursor is None else cursor
+        names = self._store.names() if cursor is None else cursor
         found: dict[Any, list[Any]] = {name: [] for name in names[:_PAGE]}
         for name, records in found.items():
             self._read(name, records)
         return succeed((found, names[_PAGE:] or None))
 
     def _read(self, name: Any, found: list[Any]) -> Deferred[Any]:
-        dialog = self._store.get(name)
-        found[:] = [] if dialog is None else [dialog]
+        record = self._store.record(name)
+        found[:] = [] if record is None else [record]
         return succeed(None)

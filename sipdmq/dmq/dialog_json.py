@@ -8,39 +8,35 @@ action 5) goes to nodes of ours only.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from sipdmq.dmq.errands import SyncEnd, SyncRequest
+from sipdmq.dmq.kamailio_json import checked, encoder, read, write
 from sipdmq.errors import DecodeError
-from sipdmq.interfaces.dialogs import Leg, Profile
+from sipdmq.interfaces.dialogs import MAX_MARKS, Leg, Profile
 
 __all__ = [
-    "CONTENT_TYPE",
     "SYNC_REQUEST",
     "SYNC_REQUEST_OF_OURS",
     "DialogGone",
     "DialogMessage",
-    "DialogSync",
-    "DialogSyncEnd",
     "DialogTold",
     "decode",
     "encode",
     "encode_gone",
     "encode_sync_end",
+    "is_end",
 ]
 
-CONTENT_TYPE: Final = "application/json"
 SYNC_REQUEST: Final = b'{"action":4}'
 SYNC_REQUEST_OF_OURS: Final = b'{"action":4,"ours":1}'
 
 _UPDATE, _STATE, _RM, _SYNC, _SYNC_END = 1, 2, 3, 4, 5
+_ENDS: Final = (b'{"action":%d,' % _STATE, b'{"action":%d,' % _RM)
 _EARLY, _CONFIRMED, _DELETED = 2, 4, 5
 _LONGEST: Final = 2048
 _LONGEST_LIFETIME: Final = 1_000_000  # seconds
-_LONGEST_NUMBER: Final = 18  # digits
-_ABSURD: Final = 2**63
-_MOST_MARKS: Final = 64
 _STRINGS: Final = (
     *("callid", "from_uri", "to_uri", "req_uri", "tag1", "cseq1", "route_set1", "contact1"),
     *("tag2", "cseq2", "route_set2", "contact2", "profiles", "by"),
@@ -84,51 +80,9 @@ class DialogGone(NamedTuple):
     h_id: int
 
 
-class DialogSync(NamedTuple):
-    """
-    The sender wants all dialogs.
-
-    @ivar is_ours: it has said that it is a sipdmq node.
-    """
-
-    is_ours: bool = False
-
-
-class DialogSyncEnd(NamedTuple):
-    """
-    Between sipdmq nodes: all that was asked for has been sent.
-
-    @ivar records: of the whole sync.
-    @ivar is_partial: the sender has not got everything itself yet.
-    """
-
-    records: int
-    is_partial: bool = False
-
-
-DialogMessage = DialogTold | DialogGone | DialogSync | DialogSyncEnd
+DialogMessage = DialogTold | DialogGone | SyncRequest | SyncEnd
 
 # reading
-
-
-def _whole(text: str) -> int:
-    return int(text) if len(text) <= _LONGEST_NUMBER else _ABSURD
-
-
-def _fraction(text: str) -> int:
-    """
-    Kamailio: numbers are doubles cut to whole ones.
-    """
-    number = float(text) if len(text) <= 2 * _LONGEST_NUMBER else float("inf")
-    return int(number) if abs(number) < _ABSURD else _ABSURD
-
-
-def _constant(text: str) -> object:
-    raise DecodeError(f"{text} is no number")
-
-
-_decoder: Final = json.JSONDecoder(parse_int=_whole, parse_float=_fraction, parse_constant=_constant, strict=False)
-_encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 
 def decode(body: bytes) -> DialogMessage | None:
@@ -140,7 +94,7 @@ def decode(body: bytes) -> DialogMessage | None:
     @raise DecodeError: it cannot be read, or would kill a Kamailio: nothing was applied.
     @see: WIRE §5, §9, §13, §14
     """
-    document = _read(body.partition(b"\0")[0].decode("utf-8", "surrogateescape"))
+    document = read(body)
     if document == []:
         return None
     if not isinstance(document, dict):
@@ -149,23 +103,13 @@ def decode(body: bytes) -> DialogMessage | None:
         _string(document, name)
     action = document.get("action", 0)
     if action == _SYNC:
-        return DialogSync(_number(document, "ours") == 1)
+        return SyncRequest(_number(document, "ours") == 1)
     if action == _SYNC_END:
-        return DialogSyncEnd(_number(document, "count"), _number(document, "partial") == 1)
+        return SyncEnd(_number(document, "count"), _number(document, "partial") == 1)
     if isinstance(action, bool) or action not in (_UPDATE, _STATE, _RM):
         return None
     h_entry, h_id = _number(document, "h_entry"), _number(document, "h_id")
     return DialogGone(h_entry, h_id) if action == _RM else _told(document, h_entry, h_id, action == _UPDATE)
-
-
-def _read(text: str) -> Any:
-    """
-    @param text: what stands behind the document does not count.
-    """
-    try:
-        return _decoder.raw_decode(text.lstrip(" \t\r\n"))[0]
-    except (ValueError, RecursionError):
-        raise DecodeError("no JSON") from None
 
 
 def _told(document: Mapping[str, Any], h_entry: int, h_id: int, is_whole: bool) -> DialogTold:
@@ -201,39 +145,32 @@ def _leg(document: Mapping[str, Any], side: str) -> Leg:
 
 
 def _variables(found: Any) -> tuple[tuple[str, str], ...]:
-    if not isinstance(found, dict) or len(found) > _MOST_MARKS:
+    if not isinstance(found, dict) or len(found) > MAX_MARKS:
         raise DecodeError("vars must be an object, and not too long")
-    return tuple(sorted((_checked(name, "vars"), _string(found, name)) for name in found))
+    return tuple(sorted((_bounded(name, "vars"), _string(found, name)) for name in found))
 
 
 def _profiles(text: str) -> tuple[Profile, ...]:
     """
     @param text: JSON of its own.
     """
-    document = _read(text) if text else {}
+    document = read(text.encode("utf-8", "surrogateescape")) if text else {}
     found = document.get("profiles", []) if isinstance(document, dict) else None
-    if not isinstance(found, list) or len(found) > _MOST_MARKS or not all(isinstance(each, dict) for each in found):
+    if not isinstance(found, list) or len(found) > MAX_MARKS or not all(isinstance(each, dict) for each in found):
         raise DecodeError("profiles must be an array of objects, and not too long")
     profiles = [Profile(*(_string(each, name) for name in ("name", "value", "puid"))) for each in found]
     return tuple(each for each in profiles if each.name)
 
 
 def _string(document: Mapping[str, Any], name: str, longest: int = 16 * _LONGEST) -> str:
-    value = document.get(name, "")
-    if not isinstance(value, str):
-        raise DecodeError(f"{name} must be a string")
-    return _checked(value, name, longest)
+    return _bounded(document.get(name, ""), name, longest)
 
 
-def _checked(value: str, name: str, longest: int = _LONGEST) -> str:
-    value = value.replace("\0", "")  # Kamailio: \u0000 is dropped
-    if len(value) > longest:
+def _bounded(value: object, name: str, longest: int = _LONGEST) -> str:
+    text = checked(value, name)
+    if len(text) > longest:
         raise DecodeError(f"{name} is too long")
-    try:
-        value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise DecodeError(f"{name} has half a character") from None
-    return value
+    return text
 
 
 def _number(document: Mapping[str, Any], name: str) -> int:
@@ -269,16 +206,16 @@ def encode(told: DialogTold) -> bytes:
         found = [
             {name: value for name, value in each._asdict().items() if value or name == "puid"} for each in told.profiles
         ]
-        values["profiles"] = _encoder.encode({"profiles": found})
+        values["profiles"] = encoder.encode({"profiles": found})
     values["state"] = told.state
     if told.state >= _EARLY:
         values["start_ts"] = told.start_ts
-        values["lifetime"] = told.lifetime
+    values["lifetime"] = told.lifetime
     if told.state == _CONFIRMED:
         values.update(_keys_of(told.callee, "2"))
     if told.by:
         values["by"] = told.by
-    return _encoder.encode(values).encode("utf-8", "surrogateescape")
+    return write(values)
 
 
 def _keys_of(leg: Leg, side: str) -> dict[str, str]:
@@ -293,8 +230,15 @@ def encode_gone(h_entry: int, h_id: int, is_forgotten: bool) -> bytes:
     return b'{"action":%d,"h_entry":%d,"h_id":%d,"state":%d}' % (action, h_entry, h_id, _DELETED)
 
 
+def is_end(fragment: bytes) -> bool:
+    """
+    Whether something written here is the end of a dialog: what goes on is told whole.
+    """
+    return fragment.startswith(_ENDS)
+
+
 def encode_sync_end(records: int, is_partial: bool) -> bytes:
     """
-    The last message of a sync between sipdmq nodes; see L{DialogSyncEnd}.
+    The last message of a sync between sipdmq nodes; see L{SyncEnd}.
     """
     return b'{"action":%d,"count":%d%b}' % (_SYNC_END, records, b',"partial":1' if is_partial else b"")

@@ -10,7 +10,20 @@ from typing import Final, NamedTuple, Protocol
 
 from sipdmq.records import ClusterNode
 
-__all__ = ["REPAIR", "RESTORE", "SYNC", "SYNCS", "SYNC_OF_OURS", "Errand", "Told", "records_for", "repeated"]
+__all__ = [
+    "REPAIR",
+    "RESTORE",
+    "SYNC",
+    "SYNCS",
+    "SYNC_OF_OURS",
+    "Errand",
+    "SyncEnd",
+    "SyncRequest",
+    "Told",
+    "records_for",
+    "repeated",
+    "says_ours",
+]
 
 SYNC: Final = "sync"
 SYNC_OF_OURS: Final = "sync of ours"
@@ -24,6 +37,28 @@ _OTHERS_MARGIN: Final = 20.0
 """The same for what another node has told, whose clock is known to some seconds only."""
 _UNKNOWN_MARGIN: Final = 120.0
 """The same where its clock is not known: a Kamailio's."""
+
+
+class SyncRequest(NamedTuple):
+    """
+    The sender of a message wants everything.
+
+    @ivar is_ours: it has said that it is a sipdmq node: it has a use for removals, and wants to hear of the end.
+    """
+
+    is_ours: bool = False
+
+
+class SyncEnd(NamedTuple):
+    """
+    Between sipdmq nodes: all that was asked for has been sent.
+
+    @ivar records: of the whole sync.
+    @ivar is_partial: the sender has not got everything itself yet.
+    """
+
+    records: int
+    is_partial: bool = False
 
 
 class Told(Protocol):
@@ -70,6 +105,13 @@ class Errand(NamedTuple):
     since: float = 0.0
 
 
+def says_ours(node: ClusterNode) -> bool:
+    """
+    Whether a node is one of ours, or its first message says so: its hello may be on its way.
+    """
+    return node.is_sipdmq or node.release.startswith("sipdmq")
+
+
 def repeated(errand: Errand, node: ClusterNode) -> Errand:
     """
     What becomes of an errand: a repair that is to reach back to the beginning of time is a sync, of which a part was
@@ -77,7 +119,7 @@ def repeated(errand: Errand, node: ClusterNode) -> Errand:
     """
     if errand.kind != REPAIR or errand.since != -inf:
         return errand
-    return Errand(SYNC_OF_OURS if node.is_sipdmq or node.release.startswith("sipdmq") else SYNC)
+    return Errand(SYNC_OF_OURS if says_ours(node) else SYNC)
 
 
 def records_for(

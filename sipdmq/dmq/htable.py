@@ -9,25 +9,21 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sipdmq.dmq.errands import REPAIR, SYNC, SYNC_OF_OURS, Errand
+from sipdmq.dmq.errands import SYNC, SYNC_OF_OURS, Errand, SyncEnd
 from sipdmq.dmq.htable_donor import TableDonor
 from sipdmq.dmq.htable_json import (
-    CONTENT_TYPE,
     NO_CELLS,
     SYNC_REQUEST,
     SYNC_REQUEST_OF_OURS,
-    Htable,
     HtableCells,
     HtableDelete,
     HtableExpire,
     HtableRemove,
     HtableSet,
     HtableSync,
-    HtableSyncEnd,
     decode,
     encode_cell,
     encode_removal,
@@ -36,8 +32,11 @@ from sipdmq.dmq.htable_json import (
     place_of,
 )
 from sipdmq.dmq.htable_pairs import Pairs
-from sipdmq.dmq.newcomer import Newcomer, Readiness
+from sipdmq.dmq.kamailio_json import CONTENT_TYPE
+from sipdmq.dmq.newcomer import Readiness
 from sipdmq.dmq.outbox import Place
+from sipdmq.dmq.synced import BAD, FAILED, OK, ReadAhead, SyncedPeer
+from sipdmq.dmq.usrloc_form import UNKNOWN
 from sipdmq.errors import DecodeError
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.replication import (
@@ -56,27 +55,16 @@ from sipdmq.records import (
     ChannelReply,
     ClusterNode,
     NodeName,
-    NodeStatus,
     Origin,
 )
 
 __all__ = ["CHANNEL", "HtablePeer"]
-
-log = Logger()
 
 CHANNEL: Final = "htable"
 BATCH_CELLS: Final = 200
 """In one message."""
 BATCH_BYTES: Final = 60_000
 """Of a body, as Kamailio; what its receiver reads may be less."""
-_KEPT_BODIES: Final = 64
-"""Bodies that were read for their keys and wait for their turn."""
-LOG_INTERVAL: Final = 60.0
-UNKNOWN: Final = "?"
-"""In C{told_by}: a node that is in no list."""
-OK: Final = ChannelReply(200)
-BAD: Final = ChannelReply(400)
-FAILED: Final = ChannelReply(500)
 
 
 def _key(table: str, key: str) -> str:
@@ -84,16 +72,19 @@ def _key(table: str, key: str) -> str:
 
 
 @implementer(IRepairer, ITableListener, INodeListener, IInspectable)
-class HtablePeer:
+class HtablePeer(SyncedPeer):
     """
     Both directions of the channel, and its syncs.
 
     @ivar batch_contacts: how many changes one message may have.
     @ivar batch_bytes: how long its body may be.
-    @ivar newcomer: asks others for all cells.
     """
 
     channel = CHANNEL
+    numbers = "htable"
+    record = "a message on channel htable"
+    sync_request = SYNC_REQUEST
+    sync_request_of_ours = SYNC_REQUEST_OF_OURS
     batch_contacts = BATCH_CELLS
     batch_bytes = BATCH_BYTES
 
@@ -110,57 +101,31 @@ class HtablePeer:
         """
         @param now: the time, seconds since the epoch.
         """
-        self._clock = IReactorTime(clock)
-        self._now = now
+        super().__init__(
+            clock, now, Readiness("the store of shared tables"), replicator, membership, broadcaster
+        )
         self._tables = ITables(tables)
         self._local = str(local)
-        self._replicator = IReplicator(replicator)
-        self._membership = IMembership(membership)
-        self._broadcaster = IBroadcaster(broadcaster)
-        self._bodies: dict[bytes, Htable] = {}
+        self._bodies = ReadAhead(decode)
         self._pairs = Pairs()
-        self._counts = dict.fromkeys(("received", "refused"), 0)
-        self._logged_at = float("-inf")
-        self._donor = TableDonor(
+        self._donor: TableDonor = TableDonor(
             clock,
             now,
             tables,
             self._put_cell,
             self._put_removal,
             self._put_end,
-            lambda node, age: replicator.owe(node.name, CHANNEL, age),
+            self._owe,
             membership.answers_for,
             self._is_active,
         )
-        self.readiness = Readiness("the store of shared tables")
-        self.newcomer = Newcomer(clock, self.readiness, self._ask, self._others)
-
-    def snapshot(self) -> dict[str, int | float]:
-        """
-        See L{IInspectable.snapshot}.
-        """
-        return {
-            **{f"htable.{name}": count for name, count in self._counts.items()},
-            "htable.syncs": len(self._donor),
-            "htable.is_ready": int(self.readiness.is_ready),
-        }
 
     def start(self, has_peers: bool) -> None:
         """
-        Begin to replicate.
-
-        @param has_peers: whether there are nodes to join.
+        See L{SyncedPeer.start}.
         """
         self._tables.watch(self)
-        self._membership.watch(self)
-        self.newcomer.start(has_peers)
-
-    def stop(self) -> None:
-        """
-        No more timers.
-        """
-        self._donor.stop()
-        self.newcomer.stop()
+        super().start(has_peers)
 
     # outward
 
@@ -223,12 +188,9 @@ class HtablePeer:
         See L{IChannelPeer.keys_of}: the cells; a removal by pattern concerns all.
         """
         try:
-            found = decode(message.body)
+            found = self._bodies.read(message.body)
         except DecodeError:
             return ("",)
-        if len(self._bodies) >= _KEPT_BODIES:
-            self._bodies.pop(next(iter(self._bodies)))
-        self._bodies[message.body] = found
         if isinstance(found, HtableRemove):
             return ()
         if isinstance(found, HtableCells):
@@ -243,7 +205,7 @@ class HtablePeer:
         cannot be done, else 200.
         """
         try:
-            found = self._bodies.pop(message.body, None) or decode(message.body)
+            found = self._bodies.take(message.body)
         except DecodeError as error:
             self._refused(message, error.reason)
             return BAD
@@ -255,9 +217,8 @@ class HtablePeer:
             if sender is not None and not sender.is_local:
                 self._donor.serve(sender, Errand(SYNC_OF_OURS if found.is_ours else SYNC), found.table)
             return OK
-        if isinstance(found, HtableSyncEnd):
-            if sender is not None:
-                self.newcomer.end_received(sender.name, found.cells, found.is_partial)
+        if isinstance(found, SyncEnd):
+            self._sync_received(found, sender)
             return OK
         if isinstance(found, HtableRemove):
             return self._remove(found.removal, message, told_by)
@@ -278,14 +239,13 @@ class HtablePeer:
         return FAILED
 
     def _cells(self, found: HtableCells, message: ChannelMessage, told_by: str) -> ChannelReply:
-        name = None if message.sender is None else message.sender.name
         refused = found.refused
         for cell in found.cells:
             # Kamailio: an unknown table among them is skipped.
             if self._tables.is_shared(cell.table) and not self._set(cell, message, told_by, True):
                 refused += 1
         self._counts["received"] += len(found.cells)
-        self.newcomer.records_received(name, len(found.cells))
+        self._records_received(message.sender, len(found.cells))
         if refused:
             self._refused(message, f"{refused} of the cells cannot be used")
         return OK
@@ -369,57 +329,7 @@ class HtablePeer:
         self._counts["received"] += 1
         return removing.addCallbacks(lambda _: OK, failed)
 
-    def _refused(self, message: ChannelMessage, reason: str) -> None:
-        self._counts["refused"] += 1
-        now = self._clock.seconds()
-        if now - self._logged_at >= LOG_INTERVAL:
-            self._logged_at = now
-            log.warn(
-                "a message from {source} on channel htable was refused: {reason}; refused so far: {count}",
-                source=message.source.host,
-                reason=reason,
-                count=self._counts["refused"],
-            )
-
     # syncs and repairs
-
-    def node_joined(self, node: ClusterNode) -> None:
-        """
-        See L{IChannelPeer.node_joined}.
-        """
-        if not node.is_local:
-            self.newcomer.node_joined(node)
-
-    def node_up(self, node: ClusterNode) -> None:
-        """
-        See L{INodeListener.node_up}.
-        """
-        self._donor.node_up(node)
-        self.newcomer.node_up(node)
-
-    def node_down(self, node: ClusterNode) -> None:
-        """
-        See L{INodeListener.node_down}.
-        """
-        self.newcomer.node_lost(node)
-
-    def node_disabled(self, node: ClusterNode) -> None:
-        """
-        See L{INodeListener.node_disabled}.
-        """
-        self.newcomer.node_lost(node)
-
-    def repair(self, node: ClusterNode, age: float) -> None:
-        """
-        See L{IRepairer.repair}.
-        """
-        self._donor.serve(node, Errand(REPAIR, self._clock.seconds() - age))
-
-    def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
-        """
-        See L{IRepairer.hand_over}.
-        """
-        self._donor.serve(node, Errand(lost, self._clock.seconds() - age))
 
     def _put_cell(self, node: ClusterNode, cell: Cell, age: float) -> Deferred[None] | None:
         by = cell.told_by if node.is_sipdmq else ""
@@ -439,22 +349,6 @@ class HtablePeer:
             self._replicator.put_for(node.name, CHANNEL, "", end)
         elif not count:
             self._replicator.put_for(node.name, CHANNEL, "", NO_CELLS)
-
-    def _others(self) -> Sequence[ClusterNode]:
-        return [
-            node for node in self._membership.nodes() if not node.is_local and node.status is NodeStatus.ACTIVE
-        ]
-
-    def _is_active(self, name: NodeName) -> bool:
-        return any(node.name == name for node in self._others())
-
-    def _ask(self, node: ClusterNode) -> Deferred[bool]:
-        """
-        Ask a node for everything.
-        """
-        request = SYNC_REQUEST_OF_OURS if node.is_sipdmq else SYNC_REQUEST
-        asking: Deferred[Any] = self._broadcaster.send(CHANNEL, node.name, request, CONTENT_TYPE)
-        return asking.addCallbacks(lambda response: 200 <= response.status < 300, lambda _: False)
 
 
 def _removal_key(removal: CellRemoval) -> str:

@@ -11,18 +11,18 @@ any release up to 6.1.4 refuses the first (WIRE §15).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from json.encoder import encode_basestring
 from math import ceil
 from typing import Any, Final, NamedTuple
 
+from sipdmq.dmq.errands import SyncEnd
+from sipdmq.dmq.kamailio_json import checked, read
 from sipdmq.dmq.outbox import Place
 from sipdmq.errors import DecodeError
 from sipdmq.records import Cell, CellRemoval, CellValue
 
 __all__ = [
-    "CONTENT_TYPE",
     "NO_CELLS",
     "SYNC_REQUEST",
     "SYNC_REQUEST_OF_OURS",
@@ -34,7 +34,6 @@ __all__ = [
     "HtableRemove",
     "HtableSet",
     "HtableSync",
-    "HtableSyncEnd",
     "decode",
     "encode_cell",
     "encode_removal",
@@ -43,7 +42,6 @@ __all__ = [
     "place_of",
 ]
 
-CONTENT_TYPE: Final = "application/json"
 SYNC_REQUEST: Final = b'{"action":1}'
 SYNC_REQUEST_OF_OURS: Final = b'{"action":1,"ours":1}'
 """Between nodes of ours: the donor may not know yet what the newcomer is."""
@@ -68,8 +66,6 @@ _KEYS: Final = frozenset(
     )
 )
 _CELL_KEYS: Final = frozenset(("htname", "cname", "type", "strval", "intval", "expire"))
-_ABSURD: Final = 2**63
-_LONGEST_NUMBER: Final = 18  # digits
 
 
 class HtableSet(NamedTuple):
@@ -140,17 +136,6 @@ class HtableSync(NamedTuple):
     is_ours: bool = False
 
 
-class HtableSyncEnd(NamedTuple):
-    """
-    Between nodes of ours: all that was asked for has been sent.
-
-    @ivar is_partial: the sender has not got everything itself yet.
-    """
-
-    cells: int
-    is_partial: bool = False
-
-
 class HtableRefused(NamedTuple):
     """
     It can be read, and nothing can be done: answered with 500.
@@ -160,32 +145,11 @@ class HtableRefused(NamedTuple):
 
 
 Htable = (
-    HtableSet | HtableCells | HtableExpire | HtableDelete | HtableRemove | HtableSync | HtableSyncEnd | HtableRefused
+    HtableSet | HtableCells | HtableExpire | HtableDelete | HtableRemove | HtableSync | SyncEnd | HtableRefused
 )
 
 
 # reading
-
-
-def _number(text: str) -> int:
-    return int(text) if len(text) <= _LONGEST_NUMBER else _ABSURD
-
-
-def _fraction(text: str) -> int:
-    """
-    Kamailio: numbers are doubles cut to whole ones, C{1.5e2} is 150.
-    """
-    number = float(text) if len(text) <= 2 * _LONGEST_NUMBER else float("inf")
-    return int(number) if abs(number) < _ABSURD else _ABSURD
-
-
-def _constant(text: str) -> object:
-    raise DecodeError(f"{text} is no number")
-
-
-_decoder: Final = json.JSONDecoder(
-    parse_int=_number, parse_float=_fraction, parse_constant=_constant, strict=False
-)
 
 
 def decode(body: bytes) -> Htable:
@@ -198,11 +162,7 @@ def decode(body: bytes) -> Htable:
         be answered with 400, and nothing was applied.
     @see: WIRE §5, §7, §13
     """
-    text = body.partition(b"\0")[0].decode("utf-8", "surrogateescape").lstrip(" \t\r\n")
-    try:
-        document = _decoder.raw_decode(text)[0]
-    except (ValueError, RecursionError):
-        raise DecodeError("no JSON") from None
+    document = read(body)
     if not isinstance(document, dict) or not document:
         raise DecodeError("must be an object that is not empty")
     if next(iter(document)) == "cells":
@@ -222,7 +182,7 @@ def _action(document: Mapping[str, Any]) -> Htable:
     if action == _SYNC:
         return HtableSync(table, _whole(document, "ours") == 1)
     if action == _SYNC_END:
-        return HtableSyncEnd(_whole(document, "count"), _whole(document, "partial") != 0)
+        return SyncEnd(_whole(document, "count"), _whole(document, "partial") != 0)
     if action not in (_SET, _EXPIRE, _DELETE, _REMOVE_RE, _REMOVE_PREFIX):
         return HtableRefused("unknown action")  # Kamailio: 7 and 8, suffix and substring, too
     if not table:
@@ -287,18 +247,8 @@ def _value(document: Mapping[str, Any]) -> CellValue:
 
 
 def _text(document: Mapping[str, Any], name: str, longest: int) -> str:
-    value = document.get(name, "")
-    if not isinstance(value, str):
-        raise DecodeError(f"{name} must be a string")
-    if "\0" in value:  # Kamailio: \u0000 is dropped
-        value = value.replace("\0", "")
-    if value.isascii():
-        length = len(value)
-    else:
-        try:
-            length = len(value.encode("utf-8", "surrogateescape"))
-        except UnicodeEncodeError:
-            raise DecodeError(f"{name} has half a character") from None
+    value = checked(document.get(name, ""), name)
+    length = len(value) if value.isascii() else len(value.encode("utf-8", "surrogateescape"))
     if length > longest:
         raise DecodeError(f"{name} is too long")
     return value
@@ -360,7 +310,7 @@ def encode_removal(removal: CellRemoval, for_ours: bool) -> bytes:
 
 def encode_sync_end(count: int, is_partial: bool = False) -> bytes:
     """
-    The last fragment of a sync between nodes of ours; see L{HtableSyncEnd}.
+    The last fragment of a sync between nodes of ours; see L{SyncEnd}.
     """
     return b'{"action":%d,"count":%d%b}' % (_SYNC_END, count, b',"partial":1' if is_partial else b"")
 

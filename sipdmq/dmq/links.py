@@ -322,7 +322,7 @@ class Link:
         if response is None:
             self._done(channel, box, batch, Outcome.LOST, "")
             self._lost(self.node.name, sent_at)
-        elif response.status < 300:
+        elif response.status < 300 or self._is_needless(channel, batch, response.status):
             self._done(channel, box, batch, Outcome.TAKEN, "")
         else:
             outcome = _OUTCOMES.get(response.status, Outcome.REFUSED)
@@ -330,6 +330,10 @@ class Link:
                 log.warn("{node} has no channel {channel}", node=str(self.node.name), channel=channel)
             self._done(channel, box, batch, outcome, f"{response.status} {response.reason}")
         self._pump(channel)
+
+    def _is_needless(self, channel: str, batch: Batch, status: int) -> bool:
+        is_needless = getattr(self._channels.find(channel), "is_needless", None)
+        return is_needless is not None and bool(is_needless(batch.fragments, status))
 
     def _done(self, channel: str, box: Outbox, batch: Batch, outcome: Outcome, reason: str) -> None:
         self._unanswered.pop((channel, batch.number), None)

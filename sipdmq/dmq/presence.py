@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from sipdmq.config import PresenceConfig
+from sipdmq.dmq.errands import SYNC, Errand, SyncEnd
+from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.newcomer import Readiness
+from sipdmq.dmq.presence_donor import PublicationDonor
 from sipdmq.dmq.presence_form import PresenceForm
 from sipdmq.dmq.presence_json import (
-    CONTENT_TYPE,
-    Presence,
+    SYNC_REQUEST,
     PresentityMissing,
-    PresentitySync,
-    PresentitySyncEnd,
     PresentityUpdate,
     decode,
     encode,
@@ -27,7 +26,8 @@ from sipdmq.dmq.presence_json import (
     supersede,
 )
 from sipdmq.dmq.presence_merge import MergeLimits, merge
-from sipdmq.dmq.presence_syncs import PresenceSyncs, SyncEnd, is_kamailio_5
+from sipdmq.dmq.presence_syncs import PresenceSyncs, is_kamailio_5
+from sipdmq.dmq.synced import BAD, FAILED, OK, ReadAhead, SyncedPeer
 from sipdmq.dmq.usrloc_form import UNKNOWN
 from sipdmq.errors import DecodeError, RequestRefused
 from sipdmq.interfaces.inspection import IInspectable
@@ -38,23 +38,20 @@ from sipdmq.interfaces.publications import (
     PublicationChange,
 )
 from sipdmq.interfaces.replication import IBroadcaster, IMembership, INodeListener, IRepairer, IReplicator
-from sipdmq.records import ChannelMessage, ChannelReply, ClusterNode, Origin
+from sipdmq.records import ChannelMessage, ChannelReply, ClusterNode, NodeName, Origin
 
 __all__ = ["EVENTS", "PresencePeer"]
-
-log = Logger()
 
 EVENTS: Final = ("presence", "dialog", "message-summary")
 """The event packages whose publications are replicated."""
 _RECENT: Final = 30
 """Seconds in which two changes of one tag may be on their way at the same time."""
-_KEPT_BODIES: Final = 64
-LOG_INTERVAL: Final = 60.0
-OK: Final = ChannelReply(200)
+STRANGE: Final = 30.0
+"""Seconds for which a node that has not said what it is may wait for a repair."""
 
 
 @implementer(IRepairer, IPublicationListener, INodeListener, IInspectable)
-class PresencePeer:
+class PresencePeer(SyncedPeer):
     """
     Both directions of the channel, and its syncs.
 
@@ -65,6 +62,10 @@ class PresencePeer:
     """
 
     batch_contacts = 1
+    numbers = "presence"
+    record = "a publication"
+    sync_request = sync_request_of_ours = SYNC_REQUEST
+    is_restored = True
     supersede = staticmethod(supersede)
 
     def __init__(
@@ -82,49 +83,36 @@ class PresencePeer:
         """
         @param now: the time, seconds since the epoch.
         """
+        super().__init__(
+            clock,
+            now,
+            Readiness("presence"),
+            replicator,
+            membership,
+            broadcaster,
+            asks=config.enable_pres_sync_dmq,
+            counted=("answered",),
+        )
         self.channel = config.dmq_peer_id
-        self._clock = IReactorTime(clock)
-        self._now = now
         self._store = IPublicationStore(store)
         self._form = form
-        self._config = config
         self._limits = limits
-        self._replicator = IReplicator(replicator)
-        self._membership = IMembership(membership)
-        self._broadcaster = IBroadcaster(broadcaster)
-        self._bodies: dict[bytes, Presence | None] = {}
-        self._counts = dict.fromkeys(("received", "refused", "answered"), 0)
-        self._logged_at = float("-inf")
+        self._bodies = ReadAhead(lambda body: decode(body, EVENTS))
+        self._strangers: dict[NodeName, float] = {}  # since when they wait: nodes that are in the list
         self.others_received: Callable[[ChannelMessage], object] = lambda message: None
-        self.readiness = Readiness("presence")
         self._syncs = PresenceSyncs(
-            clock, now, store, form, self.channel, self.readiness, replicator, membership, broadcaster
+            now, store, form, self.channel, replicator, membership, broadcaster, self._others, self._owe
         )
-
-    def snapshot(self) -> dict[str, int | float]:
-        """
-        See L{IInspectable.snapshot}.
-        """
-        numbers: dict[str, int | float] = {f"presence.{name}": count for name, count in self._counts.items()}
-        numbers["presence.syncs"] = len(self._syncs)
-        numbers["presence.is_ready"] = int(self.readiness.is_ready)
-        return numbers
+        self._donor = PublicationDonor(
+            clock, store, self._wants, self._syncs.put, self._put_end, self._owe, self._is_active
+        )
 
     def start(self, has_peers: bool) -> None:
         """
-        Begin to replicate.
-
-        @param has_peers: whether there are nodes to join.
+        See L{SyncedPeer.start}.
         """
         self._store.watch_publications(self)
-        self._membership.watch(self)
-        self._syncs.newcomer.start(has_peers and self._config.enable_pres_sync_dmq)
-
-    def stop(self) -> None:
-        """
-        No more timers.
-        """
-        self._syncs.stop()
+        super().start(has_peers)
 
     # outward
 
@@ -157,12 +145,9 @@ class PresencePeer:
         See L{IRepairer.keys_of}: the presentity.
         """
         try:
-            found = decode(message.body, EVENTS)
+            found = self._bodies.read(message.body)
         except DecodeError:
             return ("",)
-        if len(self._bodies) >= _KEPT_BODIES:
-            self._bodies.pop(next(iter(self._bodies)))
-        self._bodies[message.body] = found
         return (f"{found.event} {found.user}@{found.domain}" if isinstance(found, PresentityUpdate) else "",)
 
     def message_received(self, message: ChannelMessage) -> ChannelReply:
@@ -170,27 +155,22 @@ class PresencePeer:
         See L{IRepairer.message_received}: 400 for what cannot be read, 500 for an update of nothing, else 200 (WIRE
         §13).
         """
-        body = message.body
         try:
-            found = self._bodies.pop(body) if body in self._bodies else decode(body, EVENTS)
+            found = self._bodies.take(message.body)
         except DecodeError as error:
             self._refused(message, error.reason)
-            return ChannelReply(400)
-        sender = message.sender
+            return BAD
         if isinstance(found, PresentityUpdate):
             self._counts["received"] += 1
-            self._syncs.record_received(None if sender is None else sender.name)
+            self._records_received(message.sender, 1)
             self._merge(found, message)
         elif isinstance(found, PresentityMissing):
             self._refused(message, "no presentity")
-            return ChannelReply(500)
+            return FAILED
         elif found is None:
             self.others_received(message)
-        elif sender is not None and not sender.is_local:
-            if isinstance(found, PresentitySync):
-                self._syncs.serve(sender)
-            elif isinstance(found, PresentitySyncEnd):
-                self._syncs.newcomer.end_received(sender.name, found.records, found.is_partial)
+        else:
+            self._sync_received(found, message.sender)
         return OK
 
     def _merge(self, update: PresentityUpdate, message: ChannelMessage) -> None:
@@ -221,7 +201,7 @@ class PresencePeer:
         for change in changes:
             told_by, previous = change.publication.told_by, change.previous
             if told_by and self._membership.passes_on(told_by):
-                self._pass_on(change.publication, sender, self._syncs.others())
+                self._pass_on(change.publication, sender, self._others())
             elif (
                 told_by
                 and previous is not None
@@ -231,7 +211,7 @@ class PresencePeer:
             ):
                 # Ours has just lost against another change of the same tag: a Kamailio that heard of ours first does
                 # not find that tag any more.
-                kamailios = [node for node in self._syncs.others() if not node.is_sipdmq]
+                kamailios = [node for node in self._others() if not node.is_sipdmq]
                 self._pass_on(change.publication, sender, kamailios, previous.etag)
 
     def _tell(self, sender: ClusterNode, winner: Publication, incoming: Publication) -> None:
@@ -265,53 +245,28 @@ class PresencePeer:
                 told = self._form.update(publication, known_as, by)
                 self._replicator.put_for(node.name, self.channel, publication.ruid, told)
 
-    def _refused(self, message: ChannelMessage, reason: str) -> None:
-        self._counts["refused"] += 1
-        now = self._clock.seconds()
-        if now - self._logged_at >= LOG_INTERVAL:
-            self._logged_at = now
-            log.warn(
-                "a publication from {source} was refused: {reason}; refused so far: {count}",
-                source=message.source.host,
-                reason=reason,
-                count=self._counts["refused"],
-            )
-
     # syncs
-
-    def node_joined(self, node: ClusterNode) -> None:
-        """
-        See L{IRepairer.node_joined}.
-        """
-        if self._config.enable_pres_sync_dmq and not node.is_local:
-            self._syncs.joined(node)
-
-    def node_up(self, node: ClusterNode) -> None:
-        """
-        See L{INodeListener.node_up}.
-        """
-        self._syncs.newcomer.node_up(node)
 
     def node_down(self, node: ClusterNode) -> None:
         """
-        See L{INodeListener.node_down}.
+        See L{SyncedPeer.node_down}.
         """
-        self._syncs.lost(node)
-
-    def node_disabled(self, node: ClusterNode) -> None:
-        """
-        See L{INodeListener.node_disabled}.
-        """
-        self._syncs.lost(node)
+        self._strangers.pop(node.name, None)
+        super().node_down(node)
 
     def repair(self, node: ClusterNode, age: float) -> None:
         """
-        See L{IRepairer.repair}.
+        See L{SyncedPeer.repair}. One of which it is not known yet what it is, as it is new here, waits for that.
         """
-        self._syncs.repair(node, age)
+        if not node.release and not node.is_sipdmq:
+            now = self._clock.seconds()
+            if now < self._strangers.setdefault(node.name, now) + STRANGE:
+                self._owe(node, age)
+                return
+        self._strangers.pop(node.name, None)
+        super().repair(node, age)
 
-    def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
-        """
-        See L{IRepairer.hand_over}.
-        """
-        self._syncs.hand_over(node, lost, age)
+    def _wants(self, node: ClusterNode, errand: Errand) -> Callable[[Publication], bool]:
+        if errand.kind == SYNC and is_kamailio_5(node):
+            return self._syncs.is_for_newcomer
+        return super()._wants(node, errand)

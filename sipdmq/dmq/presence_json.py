@@ -12,16 +12,15 @@ import json
 from collections.abc import Container, Mapping
 from typing import Any, Final, NamedTuple
 
+from sipdmq.dmq.errands import SyncEnd, SyncRequest
+from sipdmq.dmq.kamailio_json import checked, read, read_number, read_string, write
 from sipdmq.errors import DecodeError
 from sipdmq.sip.grammar import TOKEN
 
 __all__ = [
-    "CONTENT_TYPE",
     "SYNC_REQUEST",
     "Presence",
     "PresentityMissing",
-    "PresentitySync",
-    "PresentitySyncEnd",
     "PresentityUpdate",
     "decode",
     "encode",
@@ -29,15 +28,12 @@ __all__ = [
     "supersede",
 ]
 
-CONTENT_TYPE: Final = "application/json"
 SYNC_REQUEST: Final = b'{"action":2}'
 HARD_STATE: Final = -1
 """C{expires} of what never expires."""
 
 _UPDATE, _SYNC, _SYNC_END = 1, 2, 5
 _MAX_BODY: Final = 60_000
-_LONGEST_NUMBER: Final = 18  # digits
-_ABSURD: Final = 2**63
 
 _KEYS: Final = frozenset(
     ("action", "presentity", "t_new", "cur_etag", "sphere", "ruid", "body", "subscription", "by", "count", "partial")
@@ -80,55 +76,15 @@ class PresentityUpdate(NamedTuple):
     by: str = ""
 
 
-class PresentitySync(NamedTuple):
-    """
-    The sender wants all publications.
-    """
-
-
-class PresentitySyncEnd(NamedTuple):
-    """
-    Between sipdmq nodes: all that was asked for has been sent.
-
-    @ivar records: of the whole sync.
-    @ivar is_partial: the sender has not got everything itself yet.
-    """
-
-    records: int
-    is_partial: bool = False
-
-
 class PresentityMissing(NamedTuple):
     """
     An update of nothing. Kamailio answers it with 500.
     """
 
 
-Presence = PresentityUpdate | PresentitySync | PresentitySyncEnd | PresentityMissing
+Presence = PresentityUpdate | SyncRequest | SyncEnd | PresentityMissing
 
 # reading
-
-
-def _number(text: str) -> int:
-    return int(text) if len(text) <= _LONGEST_NUMBER else _ABSURD
-
-
-def _fraction(text: str) -> int:
-    """
-    Kamailio: numbers are doubles cut to whole ones.
-    """
-    number = float(text) if len(text) <= 2 * _LONGEST_NUMBER else float("inf")
-    return int(number) if abs(number) < _ABSURD else _ABSURD
-
-
-def _constant(text: str) -> object:
-    raise DecodeError(f"{text} is no number")
-
-
-_decoder: Final = json.JSONDecoder(
-    parse_int=_number, parse_float=_fraction, parse_constant=_constant, strict=False
-)
-_encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 
 def decode(body: bytes, events: Container[str]) -> Presence | None:
@@ -142,7 +98,7 @@ def decode(body: bytes, events: Container[str]) -> Presence | None:
         nothing was applied.
     @see: WIRE §5, §8, §13
     """
-    document = _read(body)
+    document = read(body)
     if document == []:
         return None
     if not isinstance(document, dict):
@@ -154,31 +110,20 @@ def decode(body: bytes, events: Container[str]) -> Presence | None:
                 raise DecodeError(f"{name} must be an object")
             _check_keys(document[name], keys)
     for name in ("cur_etag", "sphere", "ruid", "by"):
-        _read_string(document, name, 512)
+        read_string(document, name, 512)
     action = document.get("action", 0)
     if not isinstance(action, int) or isinstance(action, bool):
         return None
     if action == _SYNC:
-        return PresentitySync()
+        return SyncRequest()
     if action == _SYNC_END:
-        count, is_partial = _read_number(document, "count", 0, 2**40), _read_number(document, "partial", 0, 1)
-        return PresentitySyncEnd(count, bool(is_partial))
+        count, is_partial = read_number(document, "count", 0, 2**40), read_number(document, "partial", 0, 1)
+        return SyncEnd(count, bool(is_partial))
     if action != _UPDATE:
         return None
     if "presentity" not in document:
         return PresentityMissing()
     return _update(document, document["presentity"], events)
-
-
-def _read(body: bytes) -> Any:
-    """
-    @param body: a C string: it ends at the first NUL. What stands behind the document does not count.
-    """
-    text = body.partition(b"\0")[0].decode("utf-8", "surrogateescape").lstrip(" \t\r\n")
-    try:
-        return _decoder.raw_decode(text)[0]
-    except (ValueError, RecursionError):
-        raise DecodeError("no JSON") from None
 
 
 def _check_keys(document: Mapping[str, Any], known: Container[str]) -> None:
@@ -188,13 +133,13 @@ def _check_keys(document: Mapping[str, Any], known: Container[str]) -> None:
 
 
 def _update(document: Mapping[str, Any], presentity: Mapping[str, Any], events: Container[str]) -> PresentityUpdate:
-    event = _read_string(presentity, "event", 64)
+    event = read_string(presentity, "event", 64)
     if event not in events:
         raise DecodeError("unknown event package")
-    user, domain = _read_string(presentity, "user", 256), _read_string(presentity, "domain", 256)
+    user, domain = read_string(presentity, "user", 256), read_string(presentity, "domain", 256)
     if not user or not domain or not _is_name(user) or not _is_name(domain):
         raise DecodeError("user or domain is none")
-    etag, cur_etag = _read_string(presentity, "etag", 200), _read_string(document, "cur_etag", 200)
+    etag, cur_etag = read_string(presentity, "etag", 200), read_string(document, "cur_etag", 200)
     if not TOKEN.fullmatch(etag) or (cur_etag and not TOKEN.fullmatch(cur_etag)):
         raise DecodeError("etag must be a token")
     return PresentityUpdate(
@@ -202,14 +147,14 @@ def _update(document: Mapping[str, Any], presentity: Mapping[str, Any], events: 
         user,
         event,
         etag,
-        _read_number(presentity, "expires", HARD_STATE, 2**32 - 1),
-        _read_number(presentity, "recv", 0, 2**40),
-        _read_number(document, "t_new", 0, 2**31) == 1,
+        read_number(presentity, "expires", HARD_STATE, 2**32 - 1),
+        read_number(presentity, "recv", 0, 2**40),
+        read_number(document, "t_new", 0, 2**31) == 1,
         cur_etag,
-        _read_string(document, "ruid", 128),
+        read_string(document, "ruid", 128),
         _read_body(document),
-        _read_string(presentity, "sender", 512),
-        _read_string(document, "by", 128),
+        read_string(presentity, "sender", 512),
+        read_string(document, "by", 128),
     )
 
 
@@ -220,47 +165,13 @@ def _is_name(text: str) -> bool:
     return not any(character in " @<>\"'" for character in text)
 
 
-def _read_string(document: Mapping[str, Any], name: str, longest: int) -> str:
-    value = document.get(name, "")
-    if not isinstance(value, str):
-        raise DecodeError(f"{name} must be a string")
-    if "\0" in value:  # Kamailio: \u0000 is dropped
-        value = value.replace("\0", "")
-    if len(value) > longest:
-        raise DecodeError(f"{name} is too long")
-    if not value.isprintable():
-        if any(character < " " or character == "\x7f" for character in value):
-            raise DecodeError(f"{name} has a control character")
-        _encoded(value, name)
-    return value
-
-
-def _encoded(value: str, name: str) -> bytes:
-    try:
-        return value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise DecodeError(f"{name} has half a character") from None
-
-
 def _read_body(document: Mapping[str, Any]) -> bytes | None:
-    value = document.get("body")
-    if value is None and "body" not in document:
+    if "body" not in document:
         return None
-    if not isinstance(value, str):
-        raise DecodeError("body must be a string")
-    body = _encoded(value.replace("\0", ""), "body")
+    body = checked(document["body"], "body").encode("utf-8", "surrogateescape")
     if len(body) > _MAX_BODY:
         raise DecodeError("body is too long")
     return body
-
-
-def _read_number(document: Mapping[str, Any], name: str, least: int, greatest: int) -> int:
-    value = document.get(name, 0)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise DecodeError(f"{name} must be a number")
-    if not least <= value <= greatest:
-        raise DecodeError(f"{name} is out of range")
-    return value
 
 
 # writing
@@ -290,12 +201,12 @@ def encode(update: PresentityUpdate) -> bytes:
     }
     if update.by:
         values["by"] = update.by
-    return _encoder.encode(values).encode("utf-8", "surrogateescape")
+    return write(values)
 
 
 def encode_sync_end(count: int, is_partial: bool = False) -> bytes:
     """
-    The last message of a sync between sipdmq nodes; see L{PresentitySyncEnd}.
+    The last message of a sync between sipdmq nodes; see L{SyncEnd}.
     """
     return b'{"action":%d,"count":%d%b}' % (_SYNC_END, count, b',"partial":1' if is_partial else b"")
 
@@ -316,7 +227,7 @@ def supersede(waiting: bytes, newer: bytes) -> bytes:
         new["t_new"] = 1
         new["presentity"]["etag"] = new["cur_etag"]
         new["cur_etag"] = ""
-    return _encoder.encode(new).encode("utf-8", "surrogateescape")
+    return write(new)
 
 
 def _document(fragment: bytes) -> Any:

@@ -5,6 +5,7 @@ Channel C{usrloc}: what phones registered goes to the other nodes, and what they
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -16,14 +17,15 @@ from zope.interface import implementer
 from sipdmq.config import UsrlocConfig
 from sipdmq.dmq.conflict import Answer, Limits
 from sipdmq.dmq.donor import Donor
-from sipdmq.dmq.errands import REPAIR, RESTORE, SYNC, SYNC_OF_OURS, Errand, records_for
+from sipdmq.dmq.errands import SYNC, Errand, SyncEnd, SyncRequest
+from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.merging import Merging
-from sipdmq.dmq.newcomer import Newcomer, Readiness
-from sipdmq.dmq.restores import Restores
-from sipdmq.dmq.usrloc_changes import SyncEnd, UsrlocChange, key_of, told_of
+from sipdmq.dmq.newcomer import Readiness
+from sipdmq.dmq.synced import BAD, OK, ReadAhead, SyncedPeer
+from sipdmq.dmq.usrloc_changes import UsrlocChange, key_of, told_of
 from sipdmq.dmq.usrloc_form import UNKNOWN, UsrlocForm
-from sipdmq.dmq.usrloc_json import CONTENT_TYPE, SYNC_REQUEST, SYNC_REQUEST_OF_OURS, decode, encode_sync_end, join
-from sipdmq.dmq.usrloc_records import Usrloc, UsrlocRefused, UsrlocRemove, UsrlocSync, UsrlocSyncEnd, UsrlocUpdate
+from sipdmq.dmq.usrloc_json import SYNC_REQUEST, SYNC_REQUEST_OF_OURS, decode, encode_sync_end, join
+from sipdmq.dmq.usrloc_records import Usrloc, UsrlocRefused, UsrlocRemove, UsrlocUpdate
 from sipdmq.errors import DecodeError
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.location import IBindingListener, ILocationStore
@@ -43,8 +45,6 @@ from sipdmq.records import (
     ChannelMessage,
     ChannelReply,
     ClusterNode,
-    NodeName,
-    NodeStatus,
     Origin,
     Update,
 )
@@ -53,16 +53,12 @@ __all__ = ["UsrlocPeer"]
 
 log = Logger()
 
-_KEPT_BODIES: Final = 64
-"""Bodies that were read for their keys and wait for their turn."""
-LOG_INTERVAL: Final = 60.0
 _UNDER_WAY: Final = 30
 """Seconds in which a change may still reach some node."""
-OK: Final = ChannelReply(200)
 
 
 @implementer(IChannelPeer, IRepairer, IRestorer, ISyncDonor, IBindingListener, INodeListener, IInspectable)
-class UsrlocPeer:
+class UsrlocPeer(SyncedPeer):
     """
     Both directions of the channel, and its syncs.
 
@@ -70,6 +66,12 @@ class UsrlocPeer:
     @ivar batch_contacts: how many changes one message may have.
     @ivar batch_bytes: how long its body may be.
     """
+
+    numbers = "usrloc"
+    record = "a record"
+    sync_request = SYNC_REQUEST
+    sync_request_of_ours = SYNC_REQUEST_OF_OURS
+    is_restored = True
 
     def __init__(
         self,
@@ -88,22 +90,25 @@ class UsrlocPeer:
         @param now: the time, seconds since the epoch.
         @param init_with_single: as in C{[dmq]}.
         """
+        super().__init__(
+            clock,
+            now,
+            Readiness(),
+            replicator,
+            membership,
+            broadcaster,
+            asks=config.sync,
+            init_with_single=init_with_single,
+            counted=("answered",),
+        )
         self.channel = config.dmq_peer_id
         self.batch_contacts = config.batch_msg_contacts
         self.batch_bytes = config.batch_msg_size
-        self._clock = IReactorTime(clock)
-        self._now = now
         self._store = ILocationStore(store)
         self._form = form
         self._config = config
         self._limits = limits
-        self._replicator = IReplicator(replicator)
-        self._membership = IMembership(membership)
-        self._broadcaster = IBroadcaster(broadcaster)
-        self._bodies: dict[bytes, tuple[Usrloc, ...]] = {}
-        self._counts = dict.fromkeys(("received", "refused", "answered"), 0)
-        self._logged_at = float("-inf")
-        self.readiness = Readiness()
+        self._bodies = ReadAhead(decode)
         self._donor = Donor(
             clock,
             store,
@@ -115,35 +120,13 @@ class UsrlocPeer:
             config.batch_size,
             config.batch_usleep,
         )
-        self._restores = Restores(clock, self._ask, self._repair_restored, self._owe)
-        self.newcomer = Newcomer(clock, self.readiness, self._ask, self._others, init_with_single)
-
-    def snapshot(self) -> dict[str, int | float]:
-        """
-        See L{IInspectable.snapshot}.
-        """
-        numbers: dict[str, int | float] = {f"usrloc.{name}": count for name, count in self._counts.items()}
-        numbers["usrloc.syncs"] = len(self._donor)
-        numbers["usrloc.is_ready"] = int(self.readiness.is_ready)
-        return numbers
 
     def start(self, has_peers: bool) -> None:
         """
-        Begin to replicate.
-
-        @param has_peers: whether there are nodes to join.
+        See L{SyncedPeer.start}.
         """
         self._store.watch(self)
-        self._membership.watch(self)
-        self.newcomer.start(has_peers and self._config.sync)
-
-    def stop(self) -> None:
-        """
-        No more timers.
-        """
-        self._donor.stop()
-        self._restores.stop()
-        self.newcomer.stop()
+        super().start(has_peers)
 
     # outward
 
@@ -195,12 +178,9 @@ class UsrlocPeer:
         See L{IChannelPeer.keys_of}: the AoRs, as they are on the wire.
         """
         try:
-            actions = decode(message.body)
+            actions = self._bodies.read(message.body)
         except DecodeError:
             return ("",)
-        if len(self._bodies) >= _KEPT_BODIES:
-            self._bodies.pop(next(iter(self._bodies)))
-        self._bodies[message.body] = actions
         aors = {each.record.aor: None for each in actions if isinstance(each, (UsrlocUpdate, UsrlocRemove))}
         return tuple(aors) or ("",)
 
@@ -213,7 +193,7 @@ class UsrlocPeer:
             actions = self._bodies.pop(message.body, None) or decode(message.body)
         except DecodeError as error:
             self._refused(message, error.reason)
-            return ChannelReply(400)
+            return BAD
         storing = self.apply(actions, message)
         return OK if storing is None else storing.addCallback(lambda _: OK)
 
@@ -242,12 +222,8 @@ class UsrlocPeer:
                     by_aor[incoming.aor] = [incoming]
                 else:
                     others.append(incoming)
-            elif isinstance(each, UsrlocSync):
-                if sender is not None and not sender.is_local:
-                    self._donor.serve(sender, Errand(SYNC_OF_OURS if each.is_ours or sender.is_sipdmq else SYNC))
-            elif isinstance(each, UsrlocSyncEnd):
-                if sender is not None:
-                    self.newcomer.end_received(sender.name, each.records, each.is_partial)
+            elif isinstance(each, (SyncRequest, SyncEnd)):
+                self._sync_received(each, sender)
             elif isinstance(each, UsrlocRefused):
                 self._refused(message, each.reason)
         self._counts["received"] += received
@@ -263,10 +239,10 @@ class UsrlocPeer:
                 done.addCallback(self._merged, merging, message, kamailios)
                 waiting.append(done.addErrback(_failed, message))
         if received:
-            self.newcomer.records_received(None if sender is None else sender.name, received)
-            if self._restores and sender is not None and by_aor:
-                oldest = min(binding.last_modified for records in by_aor.values() for binding in records)
-                self._restores.records_received(sender.name, now - oldest)
+            age = inf
+            if self._restores and by_aor:  # which of them a Kamailio's answer is made of: the old ones
+                age = now - min(binding.last_modified for records in by_aor.values() for binding in records)
+            self._records_received(sender, received, age)
         return gatherResults(waiting) if waiting else None
 
     def _merged(
@@ -332,56 +308,7 @@ class UsrlocPeer:
                 for key, told in told_of(change.binding, change.is_gone, node):
                     self._replicator.put_for(node.name, self.channel, key, told)
 
-    def _refused(self, message: ChannelMessage, reason: str) -> None:
-        self._counts["refused"] += 1
-        now = self._clock.seconds()
-        if now - self._logged_at >= LOG_INTERVAL:
-            self._logged_at = now
-            log.warn(
-                "a record from {source} was refused: {reason}; refused so far: {count}",
-                source=message.source.host,
-                reason=reason,
-                count=self._counts["refused"],
-            )
-
     # syncs
-
-    def node_joined(self, node: ClusterNode) -> None:
-        """
-        See L{IChannelPeer.node_joined}.
-        """
-        if self._config.sync and not node.is_local and not self._restores.joined(node):
-            self.newcomer.node_joined(node)
-
-    def node_up(self, node: ClusterNode) -> None:
-        """
-        See L{INodeListener.node_up}.
-        """
-        self._donor.node_up(node)
-        self.newcomer.node_up(node)
-
-    def node_down(self, node: ClusterNode) -> None:
-        """
-        See L{INodeListener.node_down}.
-        """
-        self.newcomer.node_lost(node)
-        self._restores.lost(node)
-
-    def node_disabled(self, node: ClusterNode) -> None:
-        """
-        See L{INodeListener.node_disabled}.
-        """
-        self.node_down(node)
-
-    def repair(self, node: ClusterNode, age: float) -> None:
-        """
-        See L{IRepairer.repair}. A Kamailio that was lost is repaired by one node for all.
-        """
-        restorer = None if node.release.startswith("sipdmq") else self._membership.restorer_of(node.name)
-        if restorer is None:
-            self._donor.serve(node, Errand(REPAIR, self._clock.seconds() - age))
-        elif restorer == self._membership.local:
-            self._restores.begin(node, age)
 
     def restore(self, node: ClusterNode, age: float, is_for_all: bool = False) -> None:
         """
@@ -389,54 +316,17 @@ class UsrlocPeer:
         """
         self._restores.begin_now(node, age, is_for_all)
 
-    def _repair_restored(self, node: ClusterNode, since: float, is_whole: bool) -> None:
-        is_whole = is_whole or self._membership.passes_on(str(node.name))
-        self._donor.serve(node, Errand(RESTORE if is_whole else REPAIR, since))
-
-    def _owe(self, node: ClusterNode, age: float) -> None:
-        self._replicator.owe(node.name, self.channel, age)
-
     def serve(self, node: ClusterNode) -> None:
         """
         See L{ISyncDonor.serve}.
         """
         self._donor.serve(node, Errand(SYNC))
 
-    def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
-        """
-        See L{IRepairer.hand_over}.
-        """
-        self._donor.serve(node, Errand(lost, self._clock.seconds() - age))
-
-    def _wants(self, node: ClusterNode, errand: Errand) -> Callable[[Binding], bool]:
-        since = self._now() - (self._clock.seconds() - errand.since)
-        membership = self._membership
-        return records_for(errand, since, membership.answers_for, membership.clock_difference)
-
     def _put_record(self, node: ClusterNode, binding: Binding, age: float) -> Any:
         full = None
         for key, told in told_of(binding, binding.removed, node):
             full = self._replicator.put_for(node.name, self.channel, key, told, age) or full
         return full
-
-    def _put_end(self, node: ClusterNode, count: int) -> Any:
-        return self._replicator.put_for(node.name, self.channel, "", SyncEnd(count, not self.newcomer.is_complete))
-
-    def _others(self) -> Sequence[ClusterNode]:
-        return [
-            node for node in self._membership.nodes() if not node.is_local and node.status is NodeStatus.ACTIVE
-        ]
-
-    def _is_active(self, name: NodeName) -> bool:
-        return any(node.name == name for node in self._others())
-
-    def _ask(self, node: ClusterNode) -> Deferred[bool]:
-        """
-        Ask a node for everything.
-        """
-        request = SYNC_REQUEST_OF_OURS if node.is_sipdmq else SYNC_REQUEST
-        asking: Deferred[Any] = self._broadcaster.send(self.channel, node.name, request, CONTENT_TYPE)
-        return asking.addCallbacks(lambda response: 200 <= response.status < 300, lambda _: False)
 
 
 def _failed(failure: Failure, message: ChannelMessage) -> None:

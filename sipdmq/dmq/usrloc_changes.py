@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sipdmq.records import Binding, ClusterNode
 
-__all__ = ["SyncEnd", "UsrlocChange", "key_of", "told_of"]
+__all__ = ["UsrlocChange", "key_of", "told_of"]
 
 
 class UsrlocChange(NamedTuple):
@@ -24,15 +24,6 @@ class UsrlocChange(NamedTuple):
     ruid: str
     is_gone: bool
     by: str = ""
-
-
-class SyncEnd(NamedTuple):
-    """
-    All of a sync was put; see L{UsrlocSyncEnd<sipdmq.dmq.usrloc_records.UsrlocSyncEnd>}.
-    """
-
-    records: int
-    is_partial: bool = False
 
 
 def key_of(binding: Binding, ruid: str) -> str:

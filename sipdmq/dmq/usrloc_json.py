@@ -8,11 +8,12 @@ other. What is read is checked value by value, since whoever may speak on this c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from operator import add
 from typing import Any, Final
 
+from sipdmq.dmq.errands import SyncEnd, SyncRequest
+from sipdmq.dmq.kamailio_json import ABSURD, encoder, read, read_number, read_string
 from sipdmq.dmq.usrloc_records import (
     REMOVE,
     UPDATE,
@@ -20,15 +21,12 @@ from sipdmq.dmq.usrloc_records import (
     UsrlocRecord,
     UsrlocRefused,
     UsrlocRemove,
-    UsrlocSync,
-    UsrlocSyncEnd,
     UsrlocUpdate,
 )
 from sipdmq.dmq.usrloc_usual import read_usual, write_usual
 from sipdmq.errors import DecodeError
 
 __all__ = [
-    "CONTENT_TYPE",
     "SYNC_REQUEST",
     "SYNC_REQUEST_OF_OURS",
     "decode",
@@ -38,7 +36,6 @@ __all__ = [
     "read_xavps",
 ]
 
-CONTENT_TYPE: Final = "application/json"
 SYNC_REQUEST: Final = b'{"action":3}'
 SYNC_REQUEST_OF_OURS: Final = b'{"action":3,"ours":1}'
 """Between sipdmq nodes: the donor may not know yet what the newcomer is."""
@@ -47,9 +44,6 @@ _MAX_RECORDS: Final = 1000
 """In one message. Kamailio's limit is 150; what is beyond is refused."""
 _MAX_XAVPS: Final = 4096
 _MAX_XAVPS_DEPTH: Final = 8
-_ABSURD: Final = 2**63
-"""What a number too long to be read is read as: greater than all that is allowed."""
-_LONGEST_NUMBER: Final = 18  # digits
 _NAMES: Final = [b'"%d":' % number for number in range(1, 151)]
 """Of the records in a message, as many as Kamailio has at most."""
 
@@ -68,28 +62,6 @@ _NUMBERS: Final[Mapping[str, tuple[int, int]]] = {
 
 
 # reading
-
-
-def _number(text: str) -> int:
-    return int(text) if len(text) <= _LONGEST_NUMBER else _ABSURD
-
-
-def _fraction(text: str) -> int:
-    """
-    Kamailio: numbers are doubles cut to whole ones, C{1.5e2} is 150.
-    """
-    number = float(text) if len(text) <= 2 * _LONGEST_NUMBER else float("inf")
-    return int(number) if abs(number) < _ABSURD else _ABSURD
-
-
-def _constant(text: str) -> object:
-    raise DecodeError(f"{text} is no number")
-
-
-_decoder: Final = json.JSONDecoder(
-    parse_int=_number, parse_float=_fraction, parse_constant=_constant, strict=False
-)
-_encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 
 def decode(body: bytes) -> tuple[Usrloc, ...]:
@@ -111,7 +83,7 @@ def _decode_any(body: bytes) -> tuple[Usrloc, ...]:
     """
     As L{decode}, for JSON in any spelling.
     """
-    document = _read(body)
+    document = read(body)
     if not isinstance(document, dict) or not document:
         raise DecodeError("must be an object that is not empty")
     first = next(iter(document))
@@ -138,26 +110,15 @@ def _decode_any(body: bytes) -> tuple[Usrloc, ...]:
     return tuple(found)
 
 
-def _read(body: bytes) -> Any:
-    """
-    @param body: a C string: it ends at the first NUL. What stands behind the document does not count.
-    """
-    text = body.partition(b"\0")[0].decode("utf-8", "surrogateescape").lstrip(" \t\r\n")
-    try:
-        return _decoder.raw_decode(text)[0]
-    except (ValueError, RecursionError):
-        raise DecodeError("no JSON") from None
-
-
 def _single(document: Mapping[str, Any]) -> tuple[Usrloc, ...]:
     action = document.get("action", 0)
     if not isinstance(action, int) or isinstance(action, bool) or action == 0:
         return ()
     if action == _SYNC:
-        return (UsrlocSync(document.get("ours") == 1),)
+        return (SyncRequest(document.get("ours") == 1),)
     if action == _SYNC_END:
-        count, is_partial = _read_number(document, "count", 0, 2**40), _read_number(document, "partial", 0, 1)
-        return (UsrlocSyncEnd(count, bool(is_partial)),)
+        count, is_partial = read_number(document, "count", 0, 2**40), read_number(document, "partial", 0, 1)
+        return (SyncEnd(count, bool(is_partial)),)
     if action == UPDATE:
         return (UsrlocUpdate(_record(document)),)
     if action == REMOVE:
@@ -172,44 +133,14 @@ def _record(document: Mapping[str, Any]) -> UsrlocRecord:
     """
     values: dict[str, Any] = {}
     for name, longest in _STRINGS.items():
-        values[name] = _read_string(document, name, longest)
+        values[name] = read_string(document, name, longest)
     for name, (least, greatest) in _NUMBERS.items():
-        values[name] = _read_number(document, name, least, greatest)
+        values[name] = read_number(document, name, least, greatest)
     if not values["aor"] or not values["ruid"]:
         raise DecodeError("aor or ruid is missing")
     if values["user_agent"] == "n/a":
         values["user_agent"] = ""
     return UsrlocRecord(**values, xavps=read_xavps(document.get("xavps")))
-
-
-def _read_string(document: Mapping[str, Any], name: str, longest: int) -> str:
-    value = document.get(name, "")
-    if not isinstance(value, str):
-        raise DecodeError(f"{name} must be a string")
-    if "\0" in value:  # Kamailio: \u0000 is dropped
-        value = value.replace("\0", "")
-    if len(value) > longest:
-        raise DecodeError(f"{name} is too long")
-    if not value.isprintable():
-        # A line end would break out of the header field that it is written into; half a surrogate pair is no text,
-        # while a byte that is no UTF-8, which looks like one, is passed on.
-        if any(character < " " or character == "\x7f" for character in value):
-            raise DecodeError(f"{name} has a control character")
-        try:
-            value.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            raise DecodeError(f"{name} has half a character") from None
-    return value
-
-
-def _read_number(document: Mapping[str, Any], name: str, least: int, greatest: int) -> int:
-    value = document.get(name, 0)
-    # Kamailio takes a string for 0; a contact with expires 0 never expires, so that is refused here.
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise DecodeError(f"{name} must be a number")
-    if not least <= value <= greatest:
-        raise DecodeError(f"{name} is out of range")
-    return value
 
 
 def read_xavps(value: object) -> str:
@@ -222,7 +153,7 @@ def read_xavps(value: object) -> str:
         return ""
     try:
         _check_xavps(value, _MAX_XAVPS_DEPTH)
-        text = _encoder.encode(value)
+        text = encoder.encode(value)
         size = len(text.encode("utf-8", "surrogateescape"))
     except (DecodeError, UnicodeEncodeError):
         return ""
@@ -235,7 +166,7 @@ def _check_xavps(value: Mapping[str, object], depth: int) -> None:
     for member in value.values():
         if isinstance(member, dict):
             _check_xavps(member, depth - 1)
-        elif not isinstance(member, (str, int)) or isinstance(member, bool) or member == _ABSURD:
+        elif not isinstance(member, (str, int)) or isinstance(member, bool) or member == ABSURD:
             raise DecodeError("neither string nor number")
 
 
@@ -278,17 +209,17 @@ def _encode_any(record: UsrlocRecord, removed: bool) -> bytes:
     values["methods"] = record.methods
     values["reg_id"] = record.reg_id
     values["server_id"] = record.server_id
-    text = _encoder.encode(values)
+    text = encoder.encode(values)
     if record.xavps:
         text = f'{text[:-1]},"xavps":{record.xavps}}}'
     if record.by:
-        text = f'{text[:-1]},"by":{_encoder.encode(record.by)}}}'
+        text = f'{text[:-1]},"by":{encoder.encode(record.by)}}}'
     return text.encode("utf-8", "surrogateescape")
 
 
 def encode_sync_end(count: int, is_partial: bool = False) -> bytes:
     """
-    The last fragment of a sync between sipdmq nodes; see L{UsrlocSyncEnd}.
+    The last fragment of a sync between sipdmq nodes; see L{SyncEnd}.
     """
     return b'{"action":%d,"count":%d%b}' % (_SYNC_END, count, b',"partial":1' if is_partial else b"")
 

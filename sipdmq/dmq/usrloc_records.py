@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from sipdmq.dmq.errands import SyncEnd, SyncRequest
+
 __all__ = [
     "ALL_METHODS",
     "REMOVE",
@@ -14,8 +16,6 @@ __all__ = [
     "UsrlocRecord",
     "UsrlocRefused",
     "UsrlocRemove",
-    "UsrlocSync",
-    "UsrlocSyncEnd",
     "UsrlocUpdate",
 ]
 
@@ -77,28 +77,6 @@ class UsrlocRemove(NamedTuple):
     record: UsrlocRecord
 
 
-class UsrlocSync(NamedTuple):
-    """
-    The sender wants everything.
-
-    @ivar is_ours: it is a sipdmq node: it has a use for removals, and wants to hear of the end.
-    """
-
-    is_ours: bool = False
-
-
-class UsrlocSyncEnd(NamedTuple):
-    """
-    Between sipdmq nodes: all that was asked for has been sent.
-
-    @ivar records: of the whole sync.
-    @ivar is_partial: the sender has not got everything itself yet.
-    """
-
-    records: int
-    is_partial: bool = False
-
-
 class UsrlocRefused(NamedTuple):
     """
     One record of several that cannot be used: the others can.
@@ -107,4 +85,4 @@ class UsrlocRefused(NamedTuple):
     reason: str
 
 
-Usrloc = UsrlocUpdate | UsrlocRemove | UsrlocSync | UsrlocSyncEnd | UsrlocRefused
+Usrloc = UsrlocUpdate | UsrlocRemove | SyncRequest | SyncEnd | UsrlocRefused

@@ -6,11 +6,24 @@ sees it: from the proxy's side, both legs.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from zope.interface import Interface
 
-__all__ = ["Dialog", "DialogId", "DialogState", "IDialogListener", "IDialogs", "Leg", "Profile"]
+__all__ = [
+    "MAX_MARKS",
+    "Dialog",
+    "DialogId",
+    "DialogState",
+    "EndedDialog",
+    "IDialogListener",
+    "IDialogs",
+    "Leg",
+    "Profile",
+]
+
+MAX_MARKS: Final = 64
+"""Profiles of one dialog, and as many variables: what a policy may set, and what another node may tell."""
 
 
 class DialogId(NamedTuple):
@@ -139,6 +152,27 @@ class Dialog(NamedTuple):
         return (self.start_ts or self.init_ts) + self.lifetime
 
 
+class EndedDialog(NamedTuple):
+    """
+    One that ended and was forgotten: for whoever has not heard of that.
+
+    @ivar told_by: the node that has told of its end, as in L{Dialog}; so C{changed_at}: when it ended.
+    """
+
+    id: DialogId
+    told_by: str
+    changed_at: float
+    removed: bool = True
+    is_hidden: bool = False
+
+    @property
+    def last_modified(self) -> int:
+        """
+        See L{Dialog.last_modified}.
+        """
+        return int(self.changed_at)
+
+
 class IDialogs(Interface):
     """
     The calls under way in the cluster.
@@ -159,6 +193,22 @@ class IDialogs(Interface):
         @return: L{Dialog<sipdmq.interfaces.dialogs.Dialog>}, L{None}: not known.
         """
 
+    def names():
+        """
+        The names of all dialogs, and of those that have ended lately and are forgotten.
+
+        @return: a sequence of L{DialogId<sipdmq.interfaces.dialogs.DialogId>}
+        """
+
+    def record(dialog):
+        """
+        What there is to tell of one of these.
+
+        @param dialog: L{DialogId<sipdmq.interfaces.dialogs.DialogId>}
+        @return: L{Dialog<sipdmq.interfaces.dialogs.Dialog>} or L{EndedDialog
+            <sipdmq.interfaces.dialogs.EndedDialog>}; L{None}: nothing any more.
+        """
+
     def hash_of(call_id):
         """
         Where Kamailio keeps the dialogs of a Call-ID: C{h_entry} of their names, with C{[dialog] hash_size}.
@@ -170,15 +220,17 @@ class IDialogs(Interface):
         """
         Take what another node says of a dialog, known here or not: the further state counts.
 
-        @param dialog: L{Dialog<sipdmq.interfaces.dialogs.Dialog>}, C{told_by} not empty.
+        @param dialog: L{Dialog<sipdmq.interfaces.dialogs.Dialog>}; C{told_by} is empty where this node itself has told
+            it, before it was started anew.
         @return: C{bool}, whether there was room for it.
         """
 
-    def remove(dialog):
+    def remove(dialog, told_by):
         """
-        Another node says that a dialog is to be forgotten.
+        Another node says that a dialog is to be forgotten, known here or not.
 
         @param dialog: L{DialogId<sipdmq.interfaces.dialogs.DialogId>}
+        @param told_by: its name, as in L{Dialog<sipdmq.interfaces.dialogs.Dialog>}.
         @return: C{bool}, whether it was known.
         """
 

@@ -142,6 +142,9 @@ class IChannelPeer(Interface):
 
     # C{group_of(key)}, where a channel has it: keys of one group are never on their way at the same time, as one of
     # its changes bears on another, and a receiver may take messages in any order. By default each key is a group.
+    #
+    # C{is_needless(fragments, status)}, where a channel has it: whether an error that is the answer to a message says
+    # that its receiver has no need of it; so it is no refusal.
 
     def encode(change):
         """

@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from sipdmq.core import refuse
+from sipdmq.core.expiry import Expiry
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.presence import IEventState, IEventStateListener
 from sipdmq.interfaces.publications import (
@@ -59,10 +60,8 @@ def _earliest(records: Records) -> int:
 @implementer(IPublicationStore, IEventState, IInspectable)
 class MemoryPublicationStore:
     """
-    Publications in a dict by presentity and package; each expires by itself.
-
-    When they expire stands in buckets, one for each second, as in L{sipdmq.registrar.store}: a presentity is in the
-    bucket of its earliest record. Its document is composed when somebody asks, and kept until the next change.
+    Publications in a dict by presentity and package; each expires by itself (L{Expiry}). The document of a presentity
+    is composed when somebody asks, and kept until the next change.
     """
 
     def __init__(
@@ -80,21 +79,17 @@ class MemoryPublicationStore:
         @param forget_after: in a cluster: seconds for which a publication is remembered at most that expires before an
             older version of it would have, which another node may still hold. 0: the node is alone.
         """
-        self._clock = IReactorTime(clock)
         self._now = now
+        self._expiry = Expiry(clock, now, self._expire)
         self._max_publications = max_publications
         self._max_tombstones = max_tombstones
         self._forget_after = forget_after
         self._records: dict[str, Records] = {}
         self._documents: dict[str, EventDocument] = {}
-        self._buckets: dict[int, set[str]] = {}
         self._publication_listeners: list[IPublicationListener] = []
         self._state_listeners: list[IEventStateListener] = []
         self._live = 0
         self._tombstones = 0
-        self._call: IDelayedCall | None = None
-        self._next_second = 0
-        self._is_stopped = False
 
     def snapshot(self) -> Mapping[str, int | float]:
         """
@@ -203,18 +198,8 @@ class MemoryPublicationStore:
             due = _earliest(after)
         else:
             self._records.pop(key, None)
-        if due == was:
-            return
-        if was:
-            bucket = self._buckets.get(was)
-            if bucket is not None:
-                bucket.discard(key)
-                if not bucket:
-                    del self._buckets[was]
-        if due:
-            self._buckets.setdefault(due, set()).add(key)
-            if self._call is None:
-                self._wait()
+        if due != was:
+            self._expiry.move(key, was, due)
 
     def _tell(self, key: str, changes: Sequence[PublicationChange], origin: Origin) -> None:
         aor, event = _apart(key)
@@ -235,36 +220,6 @@ class MemoryPublicationStore:
                     log.failure("a watcher failed on {aor}", aor=aor)
 
     # expiry
-
-    def _wait(self) -> None:
-        """
-        Look again when the next second has begun.
-        """
-        if self._is_stopped:
-            return
-        now = self._now()
-        if not self._next_second:
-            self._next_second = int(now)
-        self._call = self._clock.callLater(int(now) + 1 - now, self._tick)
-
-    def _tick(self) -> None:
-        self._call = None
-        now = int(self._now())
-        try:
-            # Usually one second; more after a pause of the process.
-            if now - self._next_second < len(self._buckets):
-                due = [second for second in range(self._next_second, now + 1) if second in self._buckets]
-            else:
-                due = [second for second in self._buckets if second <= now]
-            for second in due:
-                for key in tuple(self._buckets.get(second, ())):
-                    self._expire(key)
-            self._next_second = now + 1
-        finally:
-            if not self._buckets:
-                self._next_second = 0
-            elif self._call is None:  # a listener may have stored something
-                self._wait()
 
     def _expire(self, key: str) -> None:
         """
@@ -294,10 +249,7 @@ class MemoryPublicationStore:
         """
         Stop the timer; nothing expires any more.
         """
-        self._is_stopped = True
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        self._expiry.stop()
 
 
 def _changes(before: Records, after: Records, origin: Origin) -> tuple[PublicationChange, ...]:

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from sipdmq.core.refusals import Refusals
 from sipdmq.errors import DecodeError
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.replication import (
@@ -39,7 +40,6 @@ PAGE_PAUSE: Final = 0.02
 """Seconds between two pages of records for a node that was away."""
 MAX_ERRANDS: Final = 64
 """Pages under way for other nodes at the same time; whoever comes then is repaired later."""
-LOG_INTERVAL: Final = 60.0
 _KEPT_BODIES: Final = 64
 
 
@@ -73,8 +73,7 @@ class SubscriptionReplicas:
         self._errands = 0
         self._is_stopped = False
         self._bodies: dict[bytes, tuple[Subscription | DecodeError, ...]] = {}
-        self._refused = 0
-        self._logged_at = -LOG_INTERVAL
+        self._refusals = Refusals(clock, "a subscription")
         subscriptions.replicate = self.put
         subscriptions.handed = self._hand
         subscriptions.alive = self._alive
@@ -84,7 +83,7 @@ class SubscriptionReplicas:
         """
         See L{IInspectable.snapshot}.
         """
-        return {"subscriptions.refused": self._refused, "subscriptions.syncs": len(self._serving)}
+        return {"subscriptions.refused": self._refusals.count, "subscriptions.syncs": len(self._serving)}
 
     def _others(self) -> list[ClusterNode]:
         return [
@@ -151,29 +150,17 @@ class SubscriptionReplicas:
         try:
             records = self._bodies.pop(message.body, None) or decode(message.body)
         except DecodeError as error:
-            self._refuse(message, error.reason)
+            self._refusals.add(message.source, error.reason)
             return ChannelReply(400)
         name = "" if sender is None else str(sender.name)
         for record in records:
             if isinstance(record, DecodeError):
-                self._refuse(message, record.reason)
+                self._refusals.add(message.source, record.reason)
                 continue
             answer = self._subscriptions.told(record, name)
             if answer is not None and sender is not None and sender.is_sipdmq:
                 self._replicator.put_for(sender.name, CHANNEL, answer.tag, encode(answer))
         return ChannelReply(200)
-
-    def _refuse(self, message: ChannelMessage, reason: str) -> None:
-        self._refused += 1
-        now = self._clock.seconds()
-        if now - self._logged_at >= LOG_INTERVAL:
-            self._logged_at = now
-            log.warn(
-                "a subscription from {source} was refused: {reason}; refused so far: {count}",
-                source=message.source.host,
-                reason=reason,
-                count=self._refused,
-            )
 
     # nodes that come and go
 

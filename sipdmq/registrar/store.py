@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import classImplements
 
 from sipdmq.core.contacts import identity, remembered_until
+from sipdmq.core.expiry import Expiry
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.location import IBindingListener, ILocationStore
 from sipdmq.records import Binding, BindingChange, Decide, Origin, Page, PageCursor, Update
@@ -31,10 +32,7 @@ def _preference(binding: Binding) -> tuple[int, int]:
 
 class MemoryLocationStore:
     """
-    Bindings in a dict by AoR; each expires by itself.
-
-    When they expire stands in buckets, one for each second: an AoR is in the bucket of its earliest record, so that
-    nothing ever scans the table, and a refreshed binding leaves nothing behind.
+    Bindings in a dict by AoR; each expires by itself (L{Expiry}).
     """
 
     def __init__(
@@ -52,18 +50,14 @@ class MemoryLocationStore:
             another node may still hold, is remembered until then; see
             L{remembered_until<sipdmq.core.contacts.remembered_until>}. 0: the node is alone.
         """
-        self._clock = IReactorTime(clock)
         self._now = now
+        self._expiry = Expiry(clock, now, self._expire)
         self._max_tombstones = max_tombstones
         self._forget_after = forget_after
         self._records: dict[str, tuple[Binding, ...]] = {}
-        self._buckets: dict[int, set[str]] = {}
         self._listeners: list[IBindingListener] = []
         self._live = 0
         self._tombstones = 0
-        self._call: IDelayedCall | None = None
-        self._next_second = 0
-        self._is_stopped = False
 
     def snapshot(self) -> dict[str, int | float]:
         """
@@ -150,16 +144,7 @@ class MemoryLocationStore:
             self._records.pop(aor, None)
             due = 0
         if due != was:
-            if was:
-                bucket = self._buckets.get(was)
-                if bucket is not None:
-                    bucket.discard(aor)
-                    if not bucket:
-                        del self._buckets[was]
-            if due:
-                self._buckets.setdefault(due, set()).add(aor)
-                if self._call is None:
-                    self._wait()
+            self._expiry.move(aor, was, due)
 
     def _count(self, before: tuple[Binding, ...], after: tuple[Binding, ...]) -> tuple[Binding, ...]:
         """
@@ -183,39 +168,6 @@ class MemoryLocationStore:
         The second in which the first of the records expires.
         """
         return records[0].expires_at if len(records) == 1 else min([b.expires_at for b in records])
-
-    def _wait(self) -> None:
-        """
-        Look again when the next second has begun.
-        """
-        if self._is_stopped:
-            return
-        now = self._now()
-        if not self._next_second:
-            self._next_second = int(now)
-        self._call = self._clock.callLater(int(now) + 1 - now, self._tick)
-
-    def _tick(self) -> None:
-        self._call = None
-        now = int(self._now())
-        try:
-            # Usually one second; more after a pause of the process.
-            if now - self._next_second < len(self._buckets):
-                due = [second for second in range(self._next_second, now + 1) if second in self._buckets]
-            else:
-                due = [second for second in self._buckets if second <= now]
-            for second in due:
-                for aor in tuple(self._buckets.get(second, ())):
-                    self._expire(aor)
-            self._next_second = now + 1
-        finally:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        if not self._buckets:
-            self._next_second = 0
-        elif self._call is None:  # a listener may have stored something
-            self._wait()
 
     def _expire(self, aor: str) -> None:
         """
@@ -254,10 +206,7 @@ class MemoryLocationStore:
         """
         Stop the timer; nothing expires any more.
         """
-        self._is_stopped = True
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        self._expiry.stop()
 
 
 classImplements(MemoryLocationStore, ILocationStore, IInspectable)

@@ -52,13 +52,23 @@ STATUS = {
         ),
         500: ("ht-err-action-99", "ht-err-unknown-table", "malformed-ht-no-htname"),
     },
-    # Channels that this node does not have (yet).
+    "dialog": {
+        200: (
+            *("dl-err-action-99", "dl-err-unknown-field", "malformed-dl-array", "malformed-dl-empty-object"),
+            # A call without anything of its legs.
+            "malformed-dl-update-no-leg",
+        ),
+        400: (
+            *("dl-err-bad-json", "dl-err-empty", "malformed-dl-null", "malformed-dl-update-min"),
+            "malformed-dl-vars-null",
+        ),
+        500: ("dl-err-state-unknown", "dl-foreign-bad-hash"),
+    },
+    # Channels that this node does not have.
     "others": {
         404: (
-            *("cu-unknown", "dl-err-action-99", "dl-err-bad-json", "dl-err-empty", "dl-err-state-unknown"),
-            *("pr-err-action-99", "pr-err-bad-json", "pr-err-empty"),
-            *("pr-err-no-presentity", "pr-err-unknown-event", "pr-err-unknown-field", "malformed-dl-array"),
-            *("malformed-dl-empty-object", "malformed-dl-null", "malformed-dl-update-min", "malformed-dl-vars-null"),
+            *("cu-unknown", "pr-err-action-99", "pr-err-bad-json", "pr-err-empty"),
+            *("pr-err-no-presentity", "pr-err-unknown-event", "pr-err-unknown-field"),
             *("malformed-pr-array", "malformed-pr-array-items", "malformed-pr-empty-object", "malformed-pr-null"),
         ),
         0: ("cu-no-user",),
@@ -79,6 +89,7 @@ class BadInputTests(SynchronousTestCase):
         self.node = Member(f"{self.network}.1", settings={
             "dmq": {"allow": f"{self.network}.0/28"},
             "htable t1": {"dmqreplicate": "1"},
+            "dialog": {"enable": "1"},
         })
         self.addCleanup(lambda: self.assertNotIn("Traceback", self.node.written))
         self.addCleanup(self.node.clean_up)
@@ -166,8 +177,8 @@ class BadInputTests(SynchronousTestCase):
                         break
             self.assertEqual(found, expected, channel)
             self.assert_unchanged()
-        # One of all these is a contact, though many of its keys are missing.
-        self.assertEqual(self.node.count, 2)
+        # One of all these is a contact, and one a call, though many of their keys are missing.
+        self.assertEqual((self.node.count, self.node.snapshot()["dialog.dialogs"]), (2, 1))
 
     def test_absurd_values(self) -> None:
         for changes in (
