@@ -145,6 +145,7 @@ class ChannelTests(UsrlocTestCase):
         self.assertEqual(self.ruids(), [])
         self.peer.node_joined(KAMAILIO)
         self.assertEqual([node for _, node, _, _ in self.cluster.asked], [KAMAILIO.name])
+        self.cluster.asked[0][3].callback(FakeResponse(200))
         pump(self.clock, QUIET + 1)
         self.assertEqual(self.ruids(), ["mine", "theirs"])
 

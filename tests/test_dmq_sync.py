@@ -248,6 +248,21 @@ class NewcomerTests(UsrlocTestCase):
         pump(self.clock, 2)
         self.assertEqual(self.states, [SyncState.SYNCING, SyncState.READY])
 
+    def test_a_kamailio_is_not_silent_before_it_has_answered(self) -> None:
+        """
+        It answers when it has sent all, and its question may be lost on the way.
+        """
+        self.cluster.members = [KAMAILIO]
+        self.peer.start(True)
+        self.peer.node_joined(KAMAILIO)
+        pump(self.clock, 10)
+        self.assertFalse(self.peer.readiness.is_ready)
+        self.receive(update(self.form, "k1"))
+        self.answer()
+        pump(self.clock, 2)
+        self.assertTrue(self.peer.readiness.is_ready)
+        self.assertEqual(len(self.asked()), 1)
+
     def test_with_init_with_single_an_empty_donor_is_the_only_one(self) -> None:
         for is_there in (True, False):
             self.init_with_single = True
@@ -257,8 +272,10 @@ class NewcomerTests(UsrlocTestCase):
             self.peer.start(True)
             self.peer.node_joined(KAMAILIO)
             self.answer(200 if is_there else 500)
-            pump(self.clock, 2)
             self.assertEqual(len(self.asked()), 1 if is_there else 2)
+            if not is_there:
+                self.answer()
+            pump(self.clock, 2)
             self.assertTrue(self.peer.readiness.is_ready)
 
     def test_an_empty_donor_of_ours_says_so(self) -> None:

@@ -114,7 +114,13 @@ class FakeCluster:
         raise NotImplementedError
 
     def send(
-        self, channel: str, node: NodeName, body: bytes, content_type: str, max_forwards: int = 1
+        self,
+        channel: str,
+        node: NodeName,
+        body: bytes,
+        content_type: str,
+        max_forwards: int = 1,
+        is_slow: bool = False,
     ) -> Deferred[Any]:
         waiting: Deferred[Any] = Deferred()
         self.asked.append((channel, node, body, waiting))

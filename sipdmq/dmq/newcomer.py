@@ -252,6 +252,8 @@ class Newcomer:
         elif self._received or (self._single and self._was_accepted):
             self._failed.clear()
             self._finish()
+        elif not self._was_accepted:
+            self._wait(self.QUIET)  # it has not answered yet; whether it does is told
         else:
             self._next()
 

@@ -29,16 +29,21 @@ class _Restore:
     """
     @ivar is_whole: it is told what counts of everything, not only what this node answers for.
     @ivar is_for_all: what it has and this node does not, is passed on to all.
+    @ivar questions: how often it was asked; is_answered: it has said yes.
     @ivar is_listed: it has said that it lists us.
     """
 
-    __slots__ = ("asked_at", "call", "is_for_all", "is_listed", "is_whole", "node", "since")
+    __slots__ = (
+        *("asked_at", "call", "is_answered", "is_for_all", "is_listed", "is_whole", "node", "questions", "since"),
+    )
 
     def __init__(self, node: ClusterNode, since: float, call: IDelayedCall) -> None:
         self.node = node
         self.since = since
         self.call = call
         self.asked_at: float | None = None
+        self.questions = 0
+        self.is_answered = False
         self.is_listed = False
         self.is_whole = False
         self.is_for_all = False
@@ -91,13 +96,20 @@ class Restores:
         running.is_whole = True
         running.is_for_all = running.is_for_all or is_for_all
         if running.asked_at is None:
-            self._ask(node).addBoth(self._answered, running)
+            self._question(running)
 
-    def _answered(self, was_taken: object, running: _Restore) -> None:
-        if self._running.get(running.node.name) is not running or running.asked_at is not None:
+    def _question(self, running: _Restore) -> None:
+        running.asked_at = self._clock.seconds()
+        running.questions += 1
+        running.call.reset(LONGEST)
+        self._ask(running.node).addBoth(self._answered, running, running.questions)
+
+    def _answered(self, was_taken: object, running: _Restore, question: int) -> None:
+        if self._running.get(running.node.name) is not running or question != running.questions:
             return
         if was_taken is True:
-            self._listen(running)
+            running.is_answered = True
+            running.call.reset(QUIET)
         else:  # it is out of reach: what we know is as old as before
             self.lost(running.node)
 
@@ -129,13 +141,8 @@ class Restores:
             return False
         if not running.is_listed:  # what asked it before that may have got no answer
             running.is_listed = True
-            self._listen(running)
-            self._ask(node)
+            self._question(running)
         return True
-
-    def _listen(self, running: _Restore) -> None:
-        running.asked_at = self._clock.seconds()
-        running.call.reset(QUIET)
 
     def records_received(self, sender: NodeName, age: float) -> None:
         """
@@ -144,8 +151,8 @@ class Restores:
         @param age: of the oldest, by C{last_modified}: seconds.
         """
         running = self._running.get(sender)
-        if running is None or running.asked_at is None:
-            return
+        if running is None or running.asked_at is None or not running.is_answered:
+            return  # it answers when it has sent all
         now = self._clock.seconds()
         if now - age < running.asked_at - CLOCKS:
             running.call.reset(max(0.0, min(QUIET, running.asked_at + LONGEST - now)))

@@ -26,6 +26,10 @@ _USUAL_LENGTH: Final = 100
 """Characters of a content type that fits into this, too."""
 
 
+SLOW: Final = RequestTimers(4.0, 8.0, 60.0)
+"""For what takes seconds, and is done again for each copy."""
+
+
 class MessageTooLongError(UnreachableError):
     """
     The receiver would not read a message of this length.
@@ -127,23 +131,38 @@ class KdmqSender:
         return request
 
     def send(
-        self, node: ClusterNode, channel: str, body: bytes, content_type: str, max_forwards: int = 1
+        self,
+        node: ClusterNode,
+        channel: str,
+        body: bytes,
+        content_type: str,
+        max_forwards: int = 1,
+        is_slow: bool = False,
     ) -> Deferred[Response]:
         """
         Send a message.
+
+        @param is_slow: as for L{IBroadcaster.send<sipdmq.interfaces.replication.IBroadcaster.send>}.
 
         @return: fires with the final response, later; fails with UnreachableError when none comes in time, at once
             with MessageTooLongError when nothing was sent.
         """
         waiting = _Waiting()
         try:
-            self.send_for(waiting, node, channel, body, content_type, max_forwards)
+            self.send_for(waiting, node, channel, body, content_type, max_forwards, is_slow)
         except MessageTooLongError as error:
             return fail(error)
         return waiting.answer
 
     def send_for(
-        self, user: Any, node: ClusterNode, channel: str, body: bytes, content_type: str, max_forwards: int = 1
+        self,
+        user: Any,
+        node: ClusterNode,
+        channel: str,
+        body: bytes,
+        content_type: str,
+        max_forwards: int = 1,
+        is_slow: bool = False,
     ) -> None:
         """
         Send a message for somebody who waits for its answer himself.
@@ -153,7 +172,7 @@ class KdmqSender:
         """
         request = self._request(node, channel, body, content_type, max_forwards)
         self.sent += 1
-        self._sender.send_request(request, (self.target_of(node.name),), user, timers=self.timers)
+        self._sender.send_request(request, (self.target_of(node.name),), user, timers=SLOW if is_slow else self.timers)
 
     def send_stateless(self, node: ClusterNode, channel: str, body: bytes, content_type: str) -> None:
         """

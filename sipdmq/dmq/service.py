@@ -377,7 +377,13 @@ class DMQService:
         return gatherResults(sending).addCallback(sum)
 
     def send(
-        self, channel: str, node: NodeName, body: bytes, content_type: str, max_forwards: int = 1
+        self,
+        channel: str,
+        node: NodeName,
+        body: bytes,
+        content_type: str,
+        max_forwards: int = 1,
+        is_slow: bool = False,
     ) -> Deferred[Response]:
         """
         See L{IBroadcaster.send}.
@@ -388,7 +394,7 @@ class DMQService:
         if found is None:
             raise ValueError(f"{node} is not in the list of nodes")
         sent_at = self._clock.seconds()
-        sending = self._sender.send(found, channel, body, content_type, max_forwards)
+        sending = self._sender.send(found, channel, body, content_type, max_forwards, is_slow)
         return sending.addErrback(self._lost, node, sent_at)
 
     def _lost(self, failure: Failure, node: NodeName, sent_at: float) -> Failure:

@@ -265,8 +265,12 @@ class SyncedPeer:
         """
         Ask a node for everything.
         """
-        request = self.sync_request_of_ours if node.is_sipdmq else self.sync_request
-        asking: Deferred[Any] = self._broadcaster.send(self.channel, node.name, request, CONTENT_TYPE)
+        is_ours = node.is_sipdmq
+        request = self.sync_request_of_ours if is_ours else self.sync_request
+        # A Kamailio answers when it has sent all, and sends all again for each copy of the question.
+        asking: Deferred[Any] = self._broadcaster.send(
+            self.channel, node.name, request, CONTENT_TYPE, is_slow=not is_ours
+        )
         return asking.addCallbacks(lambda response: 200 <= response.status < 300, lambda _: False)
 
     def _records_received(self, sender: ClusterNode | None, count: int, age: float = inf) -> None:

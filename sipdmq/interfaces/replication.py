@@ -292,11 +292,12 @@ class IBroadcaster(Interface):
         @return: a Deferred of C{int}, how many have answered with 2xx.
         """
 
-    def send(channel, node, body, content_type, max_forwards=1):
+    def send(channel, node, body, content_type, max_forwards=1, is_slow=False):
         """
         Send a message to one node.
 
         @param node: L{NodeName<sipdmq.records.NodeName>}
+        @param is_slow: what it asks for takes seconds, and is done again for each copy: it is repeated late.
         @return: a Deferred of the L{Response<sipdmq.sip.message.Response>}; it fails with UnreachableError when none
             came in time.
         """
