@@ -10,7 +10,6 @@ from sipdmq.records import ClusterNode, NodeName
 
 __all__ = [
     "Effect",
-    "GiveAll",
     "NodeDisabled",
     "NodeDown",
     "NodeForgotten",
@@ -117,19 +116,13 @@ class Sync(NamedTuple):
     Ask a node for all that it has: it knows us, so its answer comes to us.
 
     @ivar is_repair: it is a Kamailio that was lost for a while, and cannot repair anybody: its heir asks it.
+    @ivar is_mutual: it is a Kamailio that will not ask for what we have: it asks when it first hears of anybody, and that
+        was our empty question, which told it of nobody. So it is given everything, when it has told what it has.
     """
 
     node: ClusterNode
     is_repair: bool = False
-
-
-class GiveAll(NamedTuple):
-    """
-    Send a Kamailio all that we have, though it does not ask: it did so when it first heard of anybody, and that was our
-    empty question, which told it of nobody.
-    """
-
-    node: ClusterNode
+    is_mutual: bool = False
 
 
 class Warn(NamedTuple):
@@ -140,6 +133,4 @@ class Warn(NamedTuple):
     text: str
 
 
-Effect = (
-    SendList | NodeUp | NodeDown | NodeDisabled | NodeRestarted | NodeForgotten | SayHello | Sync | GiveAll | Warn
-)
+Effect = SendList | NodeUp | NodeDown | NodeDisabled | NodeRestarted | NodeForgotten | SayHello | Sync | Warn

@@ -18,7 +18,6 @@ from sipdmq.dmq import hello
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.effects import (
     Effect,
-    GiveAll,
     NodeDisabled,
     NodeDown,
     NodeForgotten,
@@ -39,7 +38,7 @@ from sipdmq.dmq.repairs import VERB, Repairs
 from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.trust import Trust
 from sipdmq.errors import UnreachableError
-from sipdmq.interfaces.replication import IMembership, INodeListener, ISyncDonor
+from sipdmq.interfaces.replication import IMembership, INodeListener, IRestorer
 from sipdmq.records import ClusterNode, NodeName, NodeStatus, Source
 from sipdmq.sip.message import Response
 
@@ -322,9 +321,7 @@ class Membership:
                 self.introductions.say_hello(effect.name)
             elif isinstance(effect, Sync):
                 if not effect.is_repair or self.restorer_of(effect.node.name) in (None, self.nodelist.local):
-                    self._sync(effect.node)
-            elif isinstance(effect, GiveAll):
-                self._give_all(effect.node)
+                    self._sync(effect.node, effect.is_mutual)
             elif isinstance(effect, Warn):
                 log.warn("{text}", text=effect.text)
 
@@ -373,23 +370,16 @@ class Membership:
             except Exception:  # noqa: BLE001 - the edge to the listeners, an operator's function among them
                 log.failure("{event} broke a listener", event=event)
 
-    def _sync(self, node: ClusterNode) -> None:
+    def _sync(self, node: ClusterNode, is_mutual: bool) -> None:
         self._refresh(node.name)
         for peer in self._channels:
             try:
-                peer.node_joined(node)
+                if is_mutual and IRestorer.providedBy(peer):
+                    peer.exchange(node)
+                else:
+                    peer.node_joined(node)
             except Exception:  # noqa: BLE001 - the edge to the channels
                 log.failure("channel {channel} broke", channel=peer.channel)
-
-    def _give_all(self, node: ClusterNode) -> None:
-        self._refresh(node.name)
-        for peer in self._channels:
-            if not ISyncDonor.providedBy(peer):
-                continue
-            try:
-                peer.serve(node)
-            except Exception:  # noqa: BLE001 - the edge to the channels
-                log.failure("a channel broke on {node}", node=str(node.name))
 
     def _data_lost(self, name: NodeName, sent_at: float) -> None:
         self.act(self.nodelist.data_timed_out(self._clock.seconds(), name, sent_at))

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sipdmq.dmq.effects import Effect, GiveAll, NodeRestarted, SayHello, SendList, Sync
+from sipdmq.dmq.effects import Effect, NodeRestarted, SayHello, SendList, Sync
 from sipdmq.dmq.lines import NodeLine, format_line, line_length
 from sipdmq.dmq.members import NEVER, Member, probe_pause, status_after_timeout
 from sipdmq.dmq.roster import Roster
@@ -358,14 +358,13 @@ class NodeList(Roster):
             return
         if not member.is_sipdmq and (member.listed is None or self.local not in member.listed):
             return
-        if member.was_alone and not member.is_sipdmq:
-            self._effects.append(GiveAll(member.as_node()))
+        is_mutual = member.was_alone and not member.is_sipdmq
         member.was_alone = False
         is_first = not self._synced if self._settings.init_with_single else member.kind not in self._synced
-        if is_first or member.omits_us:
+        if is_first or member.omits_us or is_mutual:
             self._synced.add(member.kind)
             member.omits_us = member.was_lost = False
-            self._effects.append(Sync(member.as_node()))
+            self._effects.append(Sync(member.as_node(), is_mutual=is_mutual))
         elif member.was_lost:
             member.was_lost = False
             self._effects.append(Sync(member.as_node(), is_repair=True))

@@ -5,6 +5,7 @@ Channel C{usrloc}: what phones registered goes to the other nodes, and what they
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -35,7 +36,6 @@ from sipdmq.interfaces.replication import (
     IRepairer,
     IReplicator,
     IRestorer,
-    ISyncDonor,
 )
 from sipdmq.records import (
     Binding,
@@ -61,7 +61,7 @@ _UNDER_WAY: Final = 30
 OK: Final = ChannelReply(200)
 
 
-@implementer(IChannelPeer, IRepairer, IRestorer, ISyncDonor, IBindingListener, INodeListener, IInspectable)
+@implementer(IChannelPeer, IRepairer, IRestorer, IBindingListener, INodeListener, IInspectable)
 class UsrlocPeer:
     """
     Both directions of the channel, and its syncs.
@@ -383,18 +383,20 @@ class UsrlocPeer:
         """
         self._restores.begin_now(node, age)
 
+    def exchange(self, node: ClusterNode) -> None:
+        """
+        See L{IRestorer.exchange}. It may know better what we know of its phones: it was cut off from who told us.
+        """
+        if self._config.sync:
+            self.newcomer.is_told_by(node)
+            self._restores.begin_now(node, inf)
+
     def _repair_restored(self, node: ClusterNode, since: float, is_whole: bool) -> None:
         is_whole = is_whole or self._membership.passes_on(str(node.name))
         self._donor.serve(node, Errand(RESTORE if is_whole else REPAIR, since))
 
     def _owe(self, node: ClusterNode, age: float) -> None:
         self._replicator.owe(node.name, self.channel, age)
-
-    def serve(self, node: ClusterNode) -> None:
-        """
-        See L{ISyncDonor.serve}.
-        """
-        self._donor.serve(node, Errand(SYNC))
 
     def hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
         """
