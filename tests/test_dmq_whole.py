@@ -4,6 +4,7 @@ Whole nodes with the channel usrloc, and what the keys of the configuration do t
 
 from __future__ import annotations
 
+import random
 import re
 import sys
 from dataclasses import replace
@@ -33,6 +34,7 @@ class WholeTestCase(ServiceTestCase):
     @ivar told: the bodies of what the Kamailio at KAMAILIO was sent, by channel.
     @ivar longest: bytes of the longest datagram among that.
     @ivar answers: what the phone at PHONE got.
+    @ivar listed: whom the Kamailio has; L{None}: itself and all nodes.
     """
 
     def setUp(self) -> None:
@@ -40,6 +42,7 @@ class WholeTestCase(ServiceTestCase):
         self.told: list[tuple[str, bytes]] = []
         self.longest = 0
         self.answers: list[Response] = []
+        self.listed: list[str] | None = None
         self._count = 0
 
     def kamailio(self, channel: str, body: bytes, to: int = 1) -> None:
@@ -78,7 +81,7 @@ class WholeTestCase(ServiceTestCase):
         assert sender is not None
         status, body = "200 OK", b""
         if channel == "notification_peer":
-            hosts = (KAMAILIO, *(host for host in self.network.nodes))
+            hosts = self.listed or (KAMAILIO, *self.network.nodes)
             body = b"".join(f"sip:{each}:5060;status=active\r\n".encode() for each in hosts)
         elif channel == "sipdmq":
             status = "404 User Not Found"
@@ -173,6 +176,34 @@ class SizeTests(WholeTestCase):
         longest = max(len(body) for _, _, body in self.network.take_requests("usrloc"))
         self.assertGreater(longest, 32_000)
         self.assertLess(longest, 60_000)
+
+
+class TurnTests(WholeTestCase):
+    """
+    A Kamailio that is nearly full is joined by one after the other.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(random, "random", lambda: 0.5)
+        self.listed = [KAMAILIO, *(f"127.0.1.{number}" for number in range(1, 24))]
+        self.network.add(1, addresses=(f"sip:{KAMAILIO}:5060",))
+        self.pump(0.2)
+
+    def lists(self) -> set[bool]:
+        """
+        Of the lists that it was sent since this was asked last: whether this node is in them.
+        """
+        told, self.told = self.told, []
+        own = f"sip:{address(1)}:5060;status=active".encode()
+        return {own in body for channel, body in told if channel == "notification_peer"}
+
+    def test_it_asks_waits_for_its_turn_and_asks_again(self) -> None:
+        self.assertEqual(self.lists(), {False})
+        self.pump(2)
+        self.assertEqual(self.lists(), set())
+        self.pump(1)
+        self.assertEqual(self.lists(), {False, True})
 
 
 class KeyTests(WholeTestCase):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sipdmq.records import ClusterNode, NodeName
 
 __all__ = [
+    "AskLater",
     "Effect",
     "NodeDisabled",
     "NodeDown",
@@ -58,6 +59,15 @@ class SendList(NamedTuple):
     name: NodeName
     hops: int
     body: bytes
+
+
+class AskLater(NamedTuple):
+    """
+    Call C{NodeList.ask_again} in C{delay} seconds.
+    """
+
+    name: NodeName
+    delay: float
 
 
 class NodeUp(NamedTuple):
@@ -116,8 +126,8 @@ class Sync(NamedTuple):
     Ask a node for all that it has: it knows us, so its answer comes to us.
 
     @ivar is_repair: it is a Kamailio that was lost for a while, and cannot repair anybody: its heir asks it.
-    @ivar is_mutual: it is a Kamailio that will not ask for what we have: it asks when it first hears of anybody, and that
-        was our empty question, which told it of nobody. So it is given everything, when it has told what it has.
+    @ivar is_mutual: it is a Kamailio that will not ask for what we have: it asks when it first hears of anybody, and
+        that was our empty question, which told it of nobody. So it is given everything, when it has told what it has.
     """
 
     node: ClusterNode
@@ -133,4 +143,6 @@ class Warn(NamedTuple):
     text: str
 
 
-Effect = SendList | NodeUp | NodeDown | NodeDisabled | NodeRestarted | NodeForgotten | SayHello | Sync | Warn
+Effect = (
+    SendList | AskLater | NodeUp | NodeDown | NodeDisabled | NodeRestarted | NodeForgotten | SayHello | Sync | Warn
+)

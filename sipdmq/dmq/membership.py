@@ -17,6 +17,7 @@ from zope.interface import implementer
 from sipdmq.dmq import hello
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.effects import (
+    AskLater,
     Effect,
     NodeDisabled,
     NodeDown,
@@ -245,6 +246,17 @@ class Membership:
 
         self._calls[name] = self._clock.callLater(interval, due)
 
+    def _ask_later(self, effect: AskLater) -> None:
+        name = f"turn at {effect.name}"
+        if name in self._calls:
+            self._calls[name].cancel()  # it was drawn before the node went away and came back
+
+        def due() -> None:
+            del self._calls[name]
+            self.act(self.nodelist.ask_again(self._clock.seconds(), effect.name))
+
+        self._calls[name] = self._clock.callLater(effect.delay, due)
+
     def _configure(self, addresses: Iterable[NodeName]) -> None:
         if not self._is_running:
             return
@@ -299,6 +311,8 @@ class Membership:
         for effect in effects:
             if isinstance(effect, SendList):
                 self._send_list(effect)
+            elif isinstance(effect, AskLater):
+                self._ask_later(effect)
             elif isinstance(effect, NodeUp):
                 self._node_up(effect.node, effect.is_newcomer)
             elif isinstance(effect, NodeDown):
