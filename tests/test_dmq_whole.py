@@ -27,6 +27,11 @@ from tests.test_dmq_service import ServiceTestCase, kdmq
 
 KAMAILIO = "127.0.0.9"
 PHONE = "127.0.0.77"
+RECORD = (
+    b'{"action":1,"aor":"alice","ruid":"k","c":"sip:a@10.0.0.4","received":"","path":"","callid":"c",'
+    b'"user_agent":"","instance":"","expires":0,"cseq":1,"flags":0,"cflags":0,"q":-1,"last_modified":0,'
+    b'"methods":4294967295,"reg_id":0,"server_id":0}'
+)
 
 
 class WholeTestCase(ServiceTestCase):
@@ -217,12 +222,7 @@ class KeyTests(WholeTestCase):
         self.assertEqual(self.count(2), 2)
         self.assertEqual(self.register(2, "alice", "sip:a@10.0.0.3"), 403)
         self.kamailio_joins()
-        record = (
-            b'{"action":1,"aor":"alice","ruid":"k","c":"sip:a@10.0.0.4","received":"","path":"","callid":"c",'
-            b'"user_agent":"","instance":"","expires":0,"cseq":1,"flags":0,"cflags":0,"q":-1,"last_modified":0,'
-            b'"methods":4294967295,"reg_id":0,"server_id":0}'
-        )
-        self.kamailio("usrloc", record)  # what another node has accepted is stored beyond it
+        self.kamailio("usrloc", RECORD)  # what another node has accepted is stored beyond it
         self.assertEqual(self.count(1), 3)
 
     def test_a_user_who_is_not_known_yet(self) -> None:
@@ -251,6 +251,25 @@ class KeyTests(WholeTestCase):
         self.assertEqual(self.request(2, "INVITE", "alice").status, 100)
         self.assertEqual(len(self.network.take_requests("sipdmq")), 1)
         self.assertEqual(self.count(2), 1)
+
+    def test_the_node_list_follows_the_configuration(self) -> None:
+        keys: dict[str, Any] = {
+            "ping_interval": 7.0, "timeout": 3.0, "remove_inactive": False, "fail_count_enabled": True,
+            "fail_count_threshold_not_active": 4, "fail_count_threshold_disabled": 9, "forget_after": 600.0,
+            "init_with_single": True, "farewell": "none",
+        }  # fmt: skip
+        self.network.add(1, **keys)
+        settings = self.network.nodes[address(1)].node.cluster.service.membership.nodelist._settings._asdict()
+        self.assertEqual({key: settings[key] for key in keys}, keys)
+
+    def test_with_worker_usleep_messages_wait_for_the_next_look(self) -> None:
+        self.network.add(1, usrloc=True, worker_usleep=500_000)
+        self.kamailio_joins()
+        self.pump(1.2)
+        self.kamailio("usrloc", RECORD)
+        self.assertEqual(self.count(1), 0)
+        self.pump(0.5)
+        self.assertEqual(self.count(1), 1)
 
     def test_a_notification_channel_of_another_name(self) -> None:
         for number in (1, 2):
