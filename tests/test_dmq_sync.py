@@ -5,7 +5,6 @@ Syncs: the donor's pages, the newcomer's state, and who is asked for a user mean
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -244,7 +243,8 @@ class NewcomerTests(UsrlocTestCase):
         """
         What it was not asked for might be newer than what it would be told.
         """
-        self.peer._config = replace(self.peer._config, sync=False)
+        self.settings = {"sync": False}
+        self.setUp()
         self.peer.start(True)
         self.peer.exchange(KAMAILIO)
         pump(self.clock, 5)
