@@ -19,7 +19,7 @@ from sipdmq.core.cookies import (
     record_route_heads,
     record_route_uri,
 )
-from sipdmq.core.routes import RouteVerdict, face_caller, preprocess
+from sipdmq.core.routes import Faced, RouteVerdict, face_caller, preprocess
 from sipdmq.errors import ParseError
 from sipdmq.sip.message import response_to
 from sipdmq.sip.uri import parse_sip_uri
@@ -349,6 +349,8 @@ class FaceCallerTests(RoutesTestCase):
     RFC 3261 §16.7 step 8: what the callee was given is not what the caller gets.
     """
 
+    before: Faced | None = None
+
     def answered(self, *values: str, contact: str = "<sip:bob@10.0.0.2:5062>", call_id: str = "c1") -> list[str]:
         """
         Record-Route of a response, for the caller.
@@ -359,13 +361,29 @@ class FaceCallerTests(RoutesTestCase):
         given = request("INVITE", from_="<sip:alice@example.org>;tag=f1", call_id=call_id)
         response = response_to(given, 200, "t1", headers)
         heads = record_route_heads(f"{protocol} 192.0.2.1:5060" for protocol in ("UDP", "TCP", "TLS"))
-        face_caller(response, self.cookies, heads, is_ours, "sip:bob@10.0.0.2:5062")
+        self.before = face_caller(response, self.cookies, heads, is_ours, "sip:bob@10.0.0.2:5062", self.before)
         return response.headers.get_all("record-route")
 
     def callees(self, **changes: Any) -> str:
         return self.ours(**{"is_callers": False, "ahead": "sip:alice@10.0.0.1", **changes})
 
     def test_ours_is_exchanged(self) -> None:
+        self.assertEqual(self.answered(self.callees()), [self.ours()])
+
+    def test_the_next_response_of_a_call(self) -> None:
+        """
+        The same from the same callee is not computed again; another callee, or another route, is another answer.
+        """
+        self.answered(self.callees())
+        self.cookies.exchange = None  # type: ignore[method-assign, assignment]
+        self.assertEqual(self.answered(self.callees()), [self.ours()])
+        del self.cookies.exchange
+        other = self.answered(self.callees(), contact="<sip:bob@10.0.0.9:5062>")
+        self.assertEqual(other, [self.ours(ahead="sip:bob@10.0.0.9:5062")])
+        self.assertEqual(self.answered(self.callees(callee=CALLEE), contact="<sip:bob@10.0.0.9:5062>"), [
+            self.ours(None, CALLEE, ahead="sip:bob@10.0.0.9:5062")
+        ])  # fmt: skip
+        self.assertEqual(self.answered(), [])
         self.assertEqual(self.answered(self.callees()), [self.ours()])
 
     def test_without_contact_it_leads_where_the_request_went(self) -> None:

@@ -81,13 +81,9 @@ class LossTests(SynchronousTestCase):
         self.lose()
         self.heirs.answered(self.heir, str(C), has_lost=False)
         self.assertEqual(self.heirs.elect(110, [self.heir], []), [])
-        self.assertEqual(
-            self.heirs.elect(160, [self.heir], [], again=True), [Claim(self.heir, str(C), 100 - OVERLAP)]
-        )
+        self.assertEqual(self.heirs.elect(160, [self.heir], [], again=True), [Claim(self.heir, str(C), 100 - OVERLAP)])
         self.heirs.answered(self.heir, str(C), has_lost=False)
-        self.assertEqual(
-            self.heirs.elect(220, [self.heir], [], again=True), [Claim(self.heir, str(C), 160 - OVERLAP)]
-        )
+        self.assertEqual(self.heirs.elect(220, [self.heir], [], again=True), [Claim(self.heir, str(C), 160 - OVERLAP)])
 
     def test_it_is_asked_for_the_same_when_it_did_not_answer(self) -> None:
         self.lose()
@@ -102,9 +98,7 @@ class LossTests(SynchronousTestCase):
     def test_the_heir_itself_tells_the_kamailios_and_asks_the_next_one(self) -> None:
         heirs = seen_by(self.heir, (A, B, C))
         heirs.lost(100, C, 70)
-        self.assertEqual(
-            heirs.elect(100, [self.other], [D]), [Inherit(str(C), 70), Claim(self.other, str(C), 70)]
-        )
+        self.assertEqual(heirs.elect(100, [self.other], [D]), [Inherit(str(C), 70), Claim(self.other, str(C), 70)])
         heirs.answered(self.other, str(C), has_lost=True)
         self.assertEqual(heirs.elect(130, [self.other], [D], again=True), [])
         self.assertTrue(heirs.passes_on(str(C)))
@@ -201,3 +195,23 @@ class LossTests(SynchronousTestCase):
             heirs.asked(1, f"sip:{number}", 0)
         self.assertLessEqual(len(heirs._heirs), 1000)
         self.assertEqual(heirs._hints, {})
+        self.assertLessEqual(len(heirs._losses), 64)
+
+    def test_one_that_was_lost_before_this_node_was_here(self) -> None:
+        """
+        It acts for all when that one is back, as the others take it for the heir.
+        """
+        local = seen_by(A, (A, B)).heir_of(str(C))
+        other = B if local == A else A
+        heirs = seen_by(local, (A, B))
+        self.assertIsNone(heirs.restorer_of(str(C)))
+        self.assertTrue(heirs.asked(5, str(C), 2))
+        found = heirs.elect(5, [other], [])
+        self.assertEqual(
+            [(type(each), each.lost, each.since) for each in found], [(Inherit, str(C), 2), (Claim, str(C), 2)]
+        )
+        heirs.returned(9, C)
+        self.assertEqual(heirs.lost_since(C), 2)
+        self.assertEqual(heirs.restorer_of(str(C)), local)
+        self.assertTrue(heirs.passes_on(str(C)))
+        self.assertIsNone(heirs.lost_since(D))

@@ -159,6 +159,20 @@ class ChannelTests(UsrlocTestCase):
         pump(self.clock, QUIET + 1)
         self.assertEqual(self.ruids(), ["mine", "theirs"])
 
+    def test_what_a_lost_node_may_have_told_it_alone_is_passed_on(self) -> None:
+        """
+        It is there all the time, so that it tells what is new by itself: only while it is asked for a lost one.
+        """
+        record = {"aor": "carol@example.org", "last_modified": int(self.now())}
+        self.receive(update(self.form, "before", **record))
+        self.peer.restore(KAMAILIO, 10, True)
+        self.receive(update(self.form, "alone", **{**record, "aor": "dave@example.org"}))
+        put, self.cluster.put_ones = self.cluster.put_ones, []
+        self.assertEqual([(node, change.ruid) for node, _, change in put], [(OURS.name, "alone")])
+        self.cluster.asked[0][3].callback(FakeResponse(200))
+        pump(self.clock, QUIET + 1)
+        self.assertEqual(self.ruids(), ["alone", "before", "mine", "theirs"])
+
     def test_ours_that_has_just_lost_reaches_a_kamailio_no_more(self) -> None:
         """
         What it has lost against is put behind it.

@@ -14,7 +14,7 @@ from sipdmq.sip.grammar import split_commas
 from sipdmq.sip.message import Request, Response
 from sipdmq.sip.uri import URI, SipURI, normalize_host, parse_request_uri, parse_uri
 
-__all__ = ["DIALOG_METHODS", "FlowOf", "RouteVerdict", "caller_of", "face_caller", "preprocess"]
+__all__ = ["DIALOG_METHODS", "Faced", "FlowOf", "RouteVerdict", "caller_of", "face_caller", "preprocess"]
 
 DIALOG_METHODS: Final = frozenset(("INVITE", "SUBSCRIBE", "REFER", "NOTIFY"))
 """The methods that begin a dialog (RFC 3261 §12.1; RFC 6665 §4.3: NOTIFY, too; RFC 3515)."""
@@ -155,13 +155,28 @@ def preprocess(
     return RouteVerdict(routed, True, True, opened.is_from_caller, side, facing)
 
 
+class Faced(NamedTuple):
+    """
+    What L{face_caller} made of a response: the next one of its call has nearly always the same to say.
+
+    @ivar contact: its first Contact, as received.
+    @ivar theirs: its Record-Route lines, as received.
+    @ivar ours: as they are sent on.
+    """
+
+    contact: str | None
+    theirs: list[str]
+    ours: list[str]
+
+
 def face_caller(
     response: Response,
     cookies: RouteCookies,
     heads: frozenset[str],
     is_written_here: Callable[[SipURI], bool],
     sent_to: str,
-) -> None:
+    before: Faced | None = None,
+) -> Faced | None:
     """
     Put the caller's cookie into what a response says of us in Record-Route, in place of the callee's
     (RFC 3261 §16.7 step 8).
@@ -170,11 +185,17 @@ def face_caller(
     @param heads: what our Record-Routes begin with, up to the cookie (L{sipdmq.core.cookies.record_route_heads}).
     @param is_written_here: whether a URI names a listener of this node; for one that was written otherwise.
     @param sent_to: the Request-URI of the request, for a response without Contact.
+    @param before: of an earlier response to this request.
+    @return: to be given with the next one.
     """
     headers = response.headers
     if "record-route" not in headers.first:
-        return
-    lines = headers.lines_of("record-route")
+        return before
+    theirs = headers.lines_of("record-route")
+    contact = headers.first.get("contact")
+    if before is not None and before.theirs == theirs and before.contact == contact:
+        headers.replace_lines("record-route", before.ours)
+        return before
     above = ""
     mark: bytes | None = None
     is_marked = False
@@ -195,10 +216,13 @@ def face_caller(
         else:
             above = value
             is_marked = False
-    if exchanged:
-        for old, new in exchanged.items():
-            lines = [line.replace(old, new) for line in lines]
-        headers.replace_lines("record-route", lines)
+    if not exchanged:
+        return before
+    ours = theirs
+    for old, new in exchanged.items():
+        ours = [line.replace(old, new) for line in ours]
+    headers.replace_lines("record-route", ours)
+    return Faced(contact, theirs, ours)
 
 
 def _uri_in(value: str) -> URI | None:

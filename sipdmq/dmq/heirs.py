@@ -36,6 +36,8 @@ OVERLAP: Final = 30.0
 HINT_LIFETIME: Final = 300.0
 """Seconds for which it counts that somebody has lost a node that this one has not; who asks, asks again."""
 _MAX_KEPT: Final = 1000
+_MAX_HEARD: Final = 64
+"""Lost nodes that this one need not know of to be their heir: each is asked about, at each ping."""
 
 
 class Claim(NamedTuple):
@@ -212,7 +214,8 @@ class Heirs:
         Another node asks this one about a node that it has lost.
 
         @param since: from when on it may lack something: so may others, who learn of the loss later.
-        @return: whether this node has lost it, too.
+        @return: whether this node has lost it, too. It has, if it was not here when that happened: it may be the heir
+            all the same, who acts for all when the lost one is back.
         """
         loss = self._losses.get(lost)
         if loss is not None:
@@ -220,7 +223,16 @@ class Heirs:
         elif lost in self._others:
             self._hints[lost] = (min(since, self._hints.get(lost, (since, now))[0]), now)
             return False
+        elif len(self._losses) < _MAX_HEARD:
+            self._losses[lost] = _Loss(since)
         return True
+
+    def lost_since(self, name: NodeName) -> float | None:
+        """
+        From when on a lost node may lack something, seconds; L{None}: it is not lost.
+        """
+        loss = self._losses.get(str(name))
+        return None if loss is None else loss.since
 
     # what follows
 

@@ -353,9 +353,10 @@ class Membership:
                 self._clock, node, self._sender, self._channels, self._limits, True, self._data_lost
             )
             # A newcomer gets everything from one donor, who may not have heard yet what we have just told it; who was
-            # there before us does not ask, and has nothing of what we were told while we were alone.
+            # there before us does not ask, and has nothing of what we were told while we were alone. And what was lost
+            # before we were here, may be ours to repair.
             uptime = self._clock.seconds() - self._started_at
-            link.owe_all(uptime if uptime < YOUNG else self._lately())
+            link.owe_all(max(uptime if uptime < YOUNG else self._lately(), self.repairs.lost_for(node)))
             self._new_ones[node.name] = is_newcomer or uptime < YOUNG
         link.node = node
         self.repairs.returned(node)

@@ -111,10 +111,32 @@ class Repairs:
     def _restore(self, node: ClusterNode, age: float) -> None:
         for peer in self._channels:
             if IRestorer.providedBy(peer):
-                try:
-                    peer.restore(node, age)
-                except Exception:  # noqa: BLE001 - the edge to the channels
-                    log.failure("channel {channel} broke", channel=peer.channel)
+                self._let(peer, IRestorer(peer).restore, node, age)
+
+    def _hand_over_to_other(self, node: ClusterNode, lost: str, age: float) -> None:
+        """
+        A Kamailio is told what a lost node has told. It may know more of that than anybody who is left, and would not
+        mind: where it can be, it is asked first.
+        """
+        for peer in self._channels:
+            if IRestorer.providedBy(peer):
+                self._let(peer, IRestorer(peer).restore, node, age, True)
+            elif IRepairer.providedBy(peer):
+                self._let(peer, IRepairer(peer).hand_over, node, lost, age)
+
+    @staticmethod
+    def _let(peer: Any, act: Callable[..., object], *arguments: object) -> None:
+        try:
+            act(*arguments)
+        except Exception:  # noqa: BLE001 - the edge to the channels
+            log.failure("channel {channel} broke", channel=peer.channel)
+
+    def lost_for(self, node: ClusterNode) -> float:
+        """
+        How old the oldest change is that a lost node may lack, whoever has made it: seconds, 0 for a node not lost.
+        """
+        since = self.heirs.lost_since(node.name)
+        return 0.0 if since is None else self._clock.seconds() - since
 
     def forgotten(self, name: NodeName) -> None:
         """
@@ -139,7 +161,7 @@ class Repairs:
                 self._claim(each, age, next(node for node in active if node.name == each.heir))
             else:
                 for node in others:
-                    self._hand_over(node, each.lost, age)
+                    self._hand_over_to_other(node, each.lost, age)
 
     def _claim(self, claim: Claim, age: float, heir: ClusterNode) -> None:
         self._hand_over(heir, claim.lost, age)
@@ -162,10 +184,7 @@ class Repairs:
     def _hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
         for peer in self._channels:
             if IRepairer.providedBy(peer):
-                try:
-                    peer.hand_over(node, lost, age)
-                except Exception:  # noqa: BLE001 - the edge to the channels
-                    log.failure("channel {channel} broke", channel=peer.channel)
+                self._let(peer, IRepairer(peer).hand_over, node, lost, age)
 
     def asked(self, value: dict[str, Any], message: ChannelMessage) -> dict[str, Any] | None:
         """
@@ -177,8 +196,7 @@ class Repairs:
             return None
         if sender is None or sender.is_local:
             return None
-        if all(lost != str(node.name) for node in self._nodes()):
-            return {"lost": True}  # we know less of it than who asks
         has_lost = self.heirs.asked(self._clock.seconds(), lost, self._clock.seconds() - age)
         self._hand_over(sender, lost, age)
+        self.look()
         return {"lost": has_lost}

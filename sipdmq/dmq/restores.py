@@ -26,10 +26,11 @@ LONGEST: Final = 60.0
 class _Restore:
     """
     @ivar is_whole: it is told what counts of everything, not only what this node answers for.
+    @ivar is_for_all: what it has and this node does not, is passed on to all.
     @ivar is_listed: it has said that it lists us.
     """
 
-    __slots__ = ("asked_at", "call", "is_listed", "is_whole", "node", "since")
+    __slots__ = ("asked_at", "call", "is_for_all", "is_listed", "is_whole", "node", "since")
 
     def __init__(self, node: ClusterNode, since: float, call: IDelayedCall) -> None:
         self.node = node
@@ -38,6 +39,7 @@ class _Restore:
         self.asked_at: float | None = None
         self.is_listed = False
         self.is_whole = False
+        self.is_for_all = False
 
 
 class Restores:
@@ -75,14 +77,17 @@ class Restores:
         else:
             running.since = min(running.since, since)
 
-    def begin_now(self, node: ClusterNode, age: float) -> None:
+    def begin_now(self, node: ClusterNode, age: float, is_for_all: bool = False) -> None:
         """
-        This node has missed what one told that was there all the time: it is asked at once, and later told what counts
-        of all that anybody has changed in the last C{age} seconds.
+        A node that was there all the time has told, or was told, what this one may have missed: it is asked at once,
+        and later told what counts of all that anybody has changed in the last C{age} seconds.
+
+        @param is_for_all: so may all others.
         """
         self.begin(node, age)
         running = self._running[node.name]
         running.is_whole = True
+        running.is_for_all = running.is_for_all or is_for_all
         if running.asked_at is None:
             self._ask(node).addBoth(self._answered, running)
 
@@ -100,6 +105,13 @@ class Restores:
         """
         running = self._running.get(name)
         return running is not None and running.is_whole
+
+    def is_for_all(self, name: NodeName) -> bool:
+        """
+        Whether what a node says now may be news to all.
+        """
+        running = self._running.get(name)
+        return running is not None and running.is_for_all
 
     def joined(self, node: ClusterNode) -> bool:
         """

@@ -282,6 +282,10 @@ class UsrlocPeer:
             if self._membership.passes_on(told_by):
                 self._pass_on(change, message.sender, self._others())
                 continue
+            if message.sender is not None and self._restores.is_for_all(message.sender.name):
+                ours = [node for node in self._others() if node.is_sipdmq]
+                self._pass_on(change, message.sender, [*ours, *kamailios])
+                continue
             heir = self._membership.teller_to_all(told_by)
             if heir is not None:
                 self._pass_on(change, message.sender, [node for node in self._others() if node.name == heir])
@@ -377,11 +381,11 @@ class UsrlocPeer:
         elif restorer == self._membership.local:
             self._restores.begin(node, age)
 
-    def restore(self, node: ClusterNode, age: float) -> None:
+    def restore(self, node: ClusterNode, age: float, is_for_all: bool = False) -> None:
         """
         See L{IRestorer.restore}.
         """
-        self._restores.begin_now(node, age)
+        self._restores.begin_now(node, age, is_for_all)
 
     def exchange(self, node: ClusterNode) -> None:
         """

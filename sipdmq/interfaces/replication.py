@@ -183,16 +183,18 @@ class IRepairer(IChannelPeer):
 
 class IRestorer(IChannelPeer):
     """
-    An L{IChannelPeer} that can put a Kamailio right again of which this node itself has missed something.
+    An L{IChannelPeer} that can put a Kamailio right again of which this node itself, or all, may have missed something.
     """
 
-    def restore(node, age):
+    def restore(node, age, is_for_all=False):
         """
         Ask the Kamailio for what it has, and then put (L{IReplicator.put_for}) what counts of all that was changed in
         the last C{age} seconds, by whomever. Until then it is not told what others have told.
 
         @param node: the L{ClusterNode<sipdmq.records.ClusterNode>}, active all the time.
         @param age: seconds.
+        @param is_for_all: what it has and nobody else may have, is passed on to all: a node is lost that may have told
+            it to the Kamailio alone.
         """
 
     def exchange(node):

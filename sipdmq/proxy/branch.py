@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipdmq.core.asserted import has_assertions, remove_assertions
+from sipdmq.core.routes import Faced
 from sipdmq.errors import ParseError, RequestRefused, UnreachableError
 from sipdmq.interfaces.messages import IClientTransaction, IClientUser
 from sipdmq.proxy.best import Outcome, judge_gateway
@@ -40,7 +41,16 @@ class Branch:
     One copy of the request on its way.
     """
 
-    __slots__ = ("_context", "_destination", "_has_provisional", "_is_given_up", "_sending", "_timer", "outcome")
+    __slots__ = (
+        "_context",
+        "_destination",
+        "_faced",
+        "_has_provisional",
+        "_is_given_up",
+        "_sending",
+        "_timer",
+        "outcome",
+    )
 
     def __init__(self, context: ResponseContext, destination: Destination) -> None:
         """
@@ -51,6 +61,7 @@ class Branch:
         self._sending: IClientTransaction | None = None
         self._timer: IDelayedCall | None = None
         self._has_provisional = False
+        self._faced: Faced | None = None  # what was made of the last response
         self._is_given_up = False  # we have cancelled it because it took too long
         self.outcome: Outcome | None = None
 
@@ -114,7 +125,7 @@ class Branch:
             return
         is_ours_alone = not strip_response(response)
         proxy = self._context.proxy
-        proxy.face_caller(response, self._destination.uri)
+        self._faced = proxy.face_caller(response, self._destination.uri, self._faced)
         if has_assertions(response) and not self._is_believed():
             remove_assertions(response)
         if status < 200:

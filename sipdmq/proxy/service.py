@@ -17,7 +17,7 @@ from zope.interface import implementer
 from sipdmq.core.asserted import TrustDomain, has_assertions, remove_assertions
 from sipdmq.core.cookies import DialogSide, RouteCookies, record_route_heads, sender_of
 from sipdmq.core.refuse import flow_failed
-from sipdmq.core.routes import RouteVerdict, face_caller, preprocess
+from sipdmq.core.routes import Faced, RouteVerdict, face_caller, preprocess
 from sipdmq.core.targets import BindingTargets
 from sipdmq.errors import ParseError, RequestRefused, UnreachableError
 from sipdmq.interfaces.gateways import IGateways
@@ -261,11 +261,11 @@ class Proxy:
             target = Target(Protocol.UDP, side.host, side.port, True, "", False, listener)
         return Destination(uri, target=target, listener=listener)
 
-    def face_caller(self, response: Response, sent_to: str) -> None:
+    def face_caller(self, response: Response, sent_to: str, before: Faced | None) -> Faced | None:
         """
         Make our Record-Route in a response the caller's (L{sipdmq.core.routes.face_caller}).
         """
-        face_caller(response, self._cookies, self._heads, self._is_written_here, sent_to)
+        return face_caller(response, self._cookies, self._heads, self._is_written_here, sent_to, before)
 
     def _is_written_here(self, uri: SipURI) -> bool:
         return self._listener_of(uri) is not None
@@ -295,13 +295,17 @@ class Proxy:
             return (destination.target,)
         has_route = next_hop.text != destination.uri
         if destination.binding is not None and not has_route:
-            return self._bindings.resolve(destination.binding)
+            reached: Deferred[tuple[Target, ...]] = self._bindings.resolve(destination.binding)
+            return reached.result if reached.called and isinstance(reached.result, tuple) else reached
         if not isinstance(next_hop, SipURI):
             raise UnreachableError(f"{next_hop}: no SIP URI")
         uri = with_scheme(next_hop, "sips") if is_secure else next_hop
         found: Deferred[tuple[Target, ...]] = self._resolver.resolve(uri)
-        if destination.listener is not None:
-            found.addCallback(_from_listener, destination.listener, not has_route)
+        listener = destination.listener
+        if found.called and isinstance(found.result, tuple):  # a numeric address: nobody has to be called back
+            return found.result if listener is None else _from_listener(found.result, listener, not has_route)
+        if listener is not None:
+            found.addCallback(_from_listener, listener, not has_route)
         return found
 
     def context_answered(self, transaction: IServerTransaction) -> None:

@@ -171,7 +171,9 @@ class Message:
             if value is None or self.has_wildcard_contact:
                 contacts = []
             elif "," not in value and not self.headers.is_repeated("contact"):
-                contacts = [parse_name_addr(value)]
+                # That of a call comes again in its messages and in the next call, that of a REGISTER in an hour.
+                is_register = self.headers.first.get("cseq", "")[-8:] == "REGISTER"
+                contacts = [parse_name_addr(value) if is_register else parse_route(value)]
             else:
                 contacts = self.addresses("contact")
             self._contacts = contacts

@@ -34,7 +34,7 @@ class RobustnessTests(SynchronousTestCase):
         one that asks for passwords and one that does not, beside each other, as most of the time is waiting.
         """
         seed = int(os.environ.get("SIPDMQ_SEED", "20240704"))
-        soaks = [Soak("127.0.31.5", seed, False, WARM_UP), Soak("127.0.31.6", seed, True, WARM_UP)]
+        soaks = [Soak("127.0.31.5", seed, False, WARM_UP, 1), Soak("127.0.31.6", seed, True, WARM_UP, 1)]
         with ThreadPoolExecutor() as pool:
             plain, guarded = pool.map(lambda soak: soak.run(MESSAGES), soaks)
         for result, more in ((plain, set()), (guarded, {"401", "407"})):
