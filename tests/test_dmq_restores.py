@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.dmq.restores import LONGEST, QUIET, WAIT, Restores
+from sipdmq.dmq.restores import CLOCKS, LONGEST, QUIET, WAIT, Restores
 from sipdmq.records import ClusterNode
 from tests.fakes import pump
 from tests.usrloc_node import HERE, KAMAILIO, OURS, FakeResponse, UsrlocTestCase, update
@@ -38,10 +38,9 @@ class RestoreTests(SynchronousTestCase):
         self.assertTrue(self.restores.joined(KAMAILIO))
         self.assertTrue(self.restores.joined(KAMAILIO))
         pump(self.clock, 1.5)
-        self.restores.record_received(KAMAILIO.name)
+        self.restores.records_received(KAMAILIO.name, 1000)
         pump(self.clock, 1.5)
-        self.restores.record_received(OURS.name)
-        self.restores.record_received(None)
+        self.restores.records_received(OURS.name, 1000)
         self.assertEqual(self.events, [("ask", KAMAILIO, 103)])
         pump(self.clock, 0.5)
         self.assertEqual(self.events[1:], [("repair", KAMAILIO, 60, False)])
@@ -58,8 +57,16 @@ class RestoreTests(SynchronousTestCase):
         self.restores.joined(KAMAILIO)
         for _ in range(int(LONGEST)):
             pump(self.clock, 1)
-            self.restores.record_received(KAMAILIO.name)
+            self.restores.records_received(KAMAILIO.name, 1000)
         pump(self.clock, QUIET)
+        self.assertEqual([event for event, *_ in self.events], ["ask", "repair"])
+
+    def test_what_its_phones_change_meanwhile_is_none_of_the_answer(self) -> None:
+        self.restores.begin(KAMAILIO, 40)
+        self.restores.joined(KAMAILIO)
+        for _ in range(4):
+            pump(self.clock, QUIET / 4)
+            self.restores.records_received(KAMAILIO.name, CLOCKS)
         self.assertEqual([event for event, *_ in self.events], ["ask", "repair"])
 
     def test_one_that_goes_again_is_owed_what_it_was_owed(self) -> None:

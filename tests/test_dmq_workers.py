@@ -12,8 +12,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from sipdmq.dmq.workers import JOB_SIZE, TURN, Workers
+from sipdmq.dmq.workers import JOB_SIZE, REST, TURN, TURN_TIME, Workers
 from sipdmq.interfaces.inspection import IInspectable
+
+
+def submit(workers: Workers, group: str, keys: list[str], run: Callable[[], Any], size: int) -> bool:
+    return workers.submit(group, lambda: keys, run, size)
 
 
 class WorkersTestCase(SynchronousTestCase):
@@ -49,14 +53,14 @@ class OrderTests(WorkersTestCase):
 
     def test_a_job_is_begun_at_once(self) -> None:
         workers = self.make()
-        workers.submit("c", ["a"], self.quick("1"), 0)
+        submit(workers, "c", ["a"], self.quick("1"), 0)
         self.assertEqual(self.events, ["1"])
         self.assertEqual(workers.snapshot()["dmq.jobs_bytes"], 0)
 
     def test_num_workers_are_at_work_at_once(self) -> None:
         workers = self.make(2)
         for name in "123":
-            workers.submit("c", [name], self.slow(name), 0)
+            submit(workers, "c", [name], self.slow(name), 0)
         self.assertEqual(self.events, ["1", "2"])
         self.finish("2")
         self.assertEqual(self.events, ["1", "2", "3"])
@@ -64,7 +68,7 @@ class OrderTests(WorkersTestCase):
     def test_jobs_of_one_key_stay_in_order(self) -> None:
         workers = self.make(3)
         for name, keys in (("1", "a"), ("2", "ab"), ("3", "b"), ("4", "c")):
-            workers.submit("c", list(keys), self.slow(name), 0)
+            submit(workers, "c", list(keys), self.slow(name), 0)
         self.assertEqual(self.events, ["1", "4"])
         self.finish("1")
         self.assertEqual(self.events, ["1", "4", "2"])
@@ -73,15 +77,15 @@ class OrderTests(WorkersTestCase):
 
     def test_the_same_key_of_another_channel_is_another(self) -> None:
         workers = self.make()
-        workers.submit("c", ["a"], self.slow("1"), 0)
-        workers.submit("d", ["a"], self.slow("2"), 0)
+        submit(workers, "c", ["a"], self.slow("1"), 0)
+        submit(workers, "d", ["a"], self.slow("2"), 0)
         self.assertEqual(self.events, ["1", "2"])
 
     def test_one_without_keys_waits_for_all_and_all_for_it(self) -> None:
         workers = self.make(9)
         for name, keys in (("1", "a"), ("2", "b"), ("sync", ""), ("3", "a"), ("sync2", ""), ("4", "z")):
-            workers.submit("c", list(keys), self.slow(name), 0)
-        workers.submit("d", ["a"], self.quick("other"), 0)
+            submit(workers, "c", list(keys), self.slow(name), 0)
+        submit(workers, "d", ["a"], self.quick("other"), 0)
         self.assertEqual(self.events, ["1", "2", "other"])
         self.finish("1")
         self.finish("2")
@@ -102,9 +106,9 @@ class OrderTests(WorkersTestCase):
             failing.errback(KeyError("y"))
             return failing
 
-        workers.submit("c", ["a"], broken, 0)
-        workers.submit("c", ["a"], fails, 0)
-        workers.submit("c", ["a"], self.quick("3"), 0)
+        submit(workers, "c", ["a"], broken, 0)
+        submit(workers, "c", ["a"], fails, 0)
+        submit(workers, "c", ["a"], self.quick("3"), 0)
         self.assertEqual(self.events, ["3"])
         self.assertEqual(len(self.flushLoggedErrors(ValueError, KeyError)), 2)
 
@@ -112,9 +116,9 @@ class OrderTests(WorkersTestCase):
 class BoundTests(WorkersTestCase):
     def test_what_is_too_much_is_turned_away(self) -> None:
         workers = self.make(1, limit=2 * JOB_SIZE + 500)
-        self.assertTrue(workers.submit("c", ["a"], self.slow("1"), 400))
-        self.assertFalse(workers.submit("c", ["b"], self.slow("2"), 400))
-        self.assertTrue(workers.submit("c", ["b"], self.slow("3"), 100))
+        self.assertTrue(submit(workers, "c", ["a"], self.slow("1"), 400))
+        self.assertFalse(submit(workers, "c", ["b"], self.slow("2"), 400))
+        self.assertTrue(submit(workers, "c", ["b"], self.slow("3"), 100))
         self.finish("1")
         self.finish("3")
         numbers = workers.snapshot()
@@ -126,28 +130,53 @@ class BoundTests(WorkersTestCase):
         Each waits for the one before, and not for everything.
         """
         workers = self.make(1, limit=10**9)
-        workers.submit("c", ["a"], self.slow("1"), 0)
+        submit(workers, "c", ["a"], self.slow("1"), 0)
         for _ in range(20_000):
-            workers.submit("c", [], self.quick("b"), 0)
+            submit(workers, "c", [], self.quick("b"), 0)
         self.finish("1")
         self.clock.pump([0] * 1000)
         self.assertEqual(len(self.events), 20_001)
 
     def test_a_turn_ends(self) -> None:
         workers = self.make(1)
-        workers.submit("c", ["a"], self.slow("1"), 0)
+        submit(workers, "c", ["a"], self.slow("1"), 0)
         for number in range(2 * TURN):
-            workers.submit("c", [str(number)], self.quick("x"), 0)
+            submit(workers, "c", [str(number)], self.quick("x"), 0)
         self.finish("1")
         self.assertEqual(len(self.events), 1 + TURN)
         self.clock.advance(0)
         self.assertEqual(len(self.events), 1 + 2 * TURN)
 
+    def test_what_takes_long_lets_others_go_first(self) -> None:
+        """
+        Nobody looks into what comes after it before that.
+        """
+        workers = self.make()
+        asked: list[str] = []
+
+        def takes(seconds: float, name: str) -> None:
+            def run() -> None:
+                self.events.append(name)
+                self.clock.rightNow += seconds
+
+            workers.submit("c", lambda: asked.append(name) or ["a"], run, 0)  # type: ignore[func-returns-value]
+
+        for number in range(5):
+            takes(0.7 * TURN_TIME, str(number))
+        self.assertEqual((self.events, asked), (["0", "1"], ["0", "1"]))
+        self.clock.callLater(0, self.events.append, "others")
+        self.clock.advance(0)
+        self.assertEqual(self.events, ["0", "1", "2", "3", "others", "4"])
+        self.clock.advance(2 * REST)
+        takes(0, "after a rest")
+        self.assertEqual(self.events[6:], ["after a rest"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_usleep(self) -> None:
         workers = self.make(2, usleep=1000)
-        workers.submit("c", ["a"], self.quick("1"), 0)
+        submit(workers, "c", ["a"], self.quick("1"), 0)
         self.clock.advance(0.0005)
-        workers.submit("c", ["a"], self.quick("2"), 0)
+        submit(workers, "c", ["a"], self.quick("2"), 0)
         self.assertEqual(self.events, [])
         self.clock.advance(0.0006)
         self.clock.advance(0.001)
@@ -156,8 +185,8 @@ class BoundTests(WorkersTestCase):
 
     def test_stopped(self) -> None:
         workers = self.make(1, usleep=1000)
-        workers.submit("c", ["a"], self.quick("1"), 0)
+        submit(workers, "c", ["a"], self.quick("1"), 0)
         workers.stop()
-        self.assertFalse(workers.submit("c", ["a"], self.quick("2"), 0))
+        self.assertFalse(submit(workers, "c", ["a"], self.quick("2"), 0))
         self.clock.advance(1)
         self.assertEqual((self.events, self.clock.getDelayedCalls()), ([], []))

@@ -199,7 +199,7 @@ class LimitsConfig:
     handshake_timeout: float = key(10.0, values.seconds(1, 600))
     write_buffer: int = key(2**20, values.whole(2**16, 2**30))
     opening_buffer: int = key(16 * 2**20, values.whole(2**16, 2**34))
-    kdmq_jobs_bytes: int = key(16 * 2**20, values.whole(2**17, 2**34))
+    kdmq_jobs_bytes: int = key(64 * 2**20, values.whole(2**17, 2**34))
     outbox_changes: int = key(50_000, values.whole(1, 10**7))
     outbox_bytes: int = key(16 * 2**20, values.whole(2**17, 2**34))
 

@@ -102,7 +102,8 @@ class PresenceSyncs:
         A publication came in.
         """
         self.newcomer.records_received(sender, 1)
-        self._restores.record_received(sender)
+        if sender is not None:
+            self._restores.records_received(sender, inf)  # it does not say when it was made
 
     def joined(self, node: ClusterNode) -> None:
         """

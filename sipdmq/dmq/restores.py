@@ -18,9 +18,11 @@ __all__ = ["Restores"]
 WAIT: Final = 15.0
 """Seconds to wait until it lists us, so that it can be asked; then it is repaired all the same."""
 QUIET: Final = 2.0
-"""Seconds without a record after which it has told all."""
+"""Seconds without a record from before the question after which it has told all: its phones are never quiet."""
 LONGEST: Final = 60.0
-"""Seconds after which that is taken for so: its phones may never be quiet."""
+"""Seconds after which that is taken for so, as where its clock is behind."""
+CLOCKS: Final = 5.0
+"""Seconds by which its clock may be behind: so much older a record has to be."""
 
 
 class _Restore:
@@ -99,6 +101,9 @@ class Restores:
         else:  # it is out of reach: what we know is as old as before
             self.lost(running.node)
 
+    def __len__(self) -> int:
+        return len(self._running)
+
     def is_whole(self, name: NodeName) -> bool:
         """
         Whether a node will be told what counts of everything: it need not hear of others' changes before that.
@@ -132,14 +137,18 @@ class Restores:
         running.asked_at = self._clock.seconds()
         running.call.reset(QUIET)
 
-    def record_received(self, sender: NodeName | None) -> None:
+    def records_received(self, sender: NodeName, age: float) -> None:
         """
-        A record came in.
+        Records came in.
+
+        @param age: of the oldest, by C{last_modified}: seconds.
         """
-        running = None if sender is None else self._running.get(sender)
-        if running is not None and running.asked_at is not None:
-            left = running.asked_at + LONGEST - self._clock.seconds()
-            running.call.reset(max(0.0, min(QUIET, left)))
+        running = self._running.get(sender)
+        if running is None or running.asked_at is None:
+            return
+        now = self._clock.seconds()
+        if now - age < running.asked_at - CLOCKS:
+            running.call.reset(max(0.0, min(QUIET, running.asked_at + LONGEST - now)))
 
     def lost(self, node: ClusterNode) -> None:
         """

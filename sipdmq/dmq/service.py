@@ -193,7 +193,9 @@ class DMQService:
         if peer is self.membership.notification:
             return self.process(transaction, message)
         is_taken = self._workers.submit(
-            message.channel, self._keys(peer, message), lambda: self._work(peer, transaction, message),
+            message.channel,
+            lambda: self._keys(peer, message),
+            lambda: self._work(peer, transaction, message),
             len(message.body),
         )
         if not is_taken:
@@ -299,7 +301,7 @@ class DMQService:
         if peer is None:
             return False
         return self._workers.submit(
-            message.channel, self._keys(peer, message), lambda: self._run(peer, message), len(message.body)
+            message.channel, lambda: self._keys(peer, message), lambda: self._run(peer, message), len(message.body)
         )
 
     # the rest of ITransactionUser

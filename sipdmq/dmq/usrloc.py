@@ -264,7 +264,9 @@ class UsrlocPeer:
                 waiting.append(done.addErrback(_failed, message))
         if received:
             self.newcomer.records_received(None if sender is None else sender.name, received)
-            self._restores.record_received(None if sender is None else sender.name)
+            if self._restores and sender is not None and by_aor:
+                oldest = min(binding.last_modified for records in by_aor.values() for binding in records)
+                self._restores.records_received(sender.name, now - oldest)
         return gatherResults(waiting) if waiting else None
 
     def _merged(

@@ -2,6 +2,10 @@
 The queue of KDMQ jobs: C{num_workers} of them at once, those about one record in the order in which they came.
 
 No threads: a job is a function that may give a Deferred, and is in work until that has fired.
+
+A job is begun as soon as it is there, but only for some milliseconds in a row: then what else has arrived is taken from
+the sockets first. A Kamailio sends all that it has at once, and repeats what has no answer in half a second: what the
+kernel has no room for would come again and again.
 """
 
 from __future__ import annotations
@@ -24,16 +28,25 @@ log = Logger()
 TURN: Final = 32
 """Jobs begun in a row at most: then whatever else the reactor has gets its turn."""
 
+TURN_TIME: Final = 0.002
+"""Seconds of the same."""
+
+REST: Final = 0.0005
+"""Seconds without a job after which the next one is not in the same row."""
+
 JOB_SIZE: Final = 1000
 """Bytes to count for a job beside its message: what Python needs to hold it."""
 
 
 class _Job:
-    __slots__ = ("followers", "group", "keys", "run", "size", "waits_for")
+    __slots__ = ("find_keys", "followers", "group", "keys", "run", "size", "waits_for")
 
-    def __init__(self, group: str, keys: tuple[str, ...], run: Callable[[], Any], size: int) -> None:
+    def __init__(
+        self, group: str, find_keys: Callable[[], Sequence[str]], run: Callable[[], Any], size: int
+    ) -> None:
         self.group = group
-        self.keys = keys
+        self.find_keys = find_keys
+        self.keys: tuple[str, ...] = ()
         self.run = run
         self.size = size
         self.waits_for = 0
@@ -75,7 +88,10 @@ class Workers:
         self._pause = usleep / 1e6
         self._limit = limit
         self._groups: dict[str, _Group] = {}
+        self._arrived: deque[_Job] = deque()  # nobody has looked into them yet
         self._ready: deque[_Job] = deque()
+        self._turn_ends_at = 0.0
+        self._worked_at = float("-inf")
         self._count = 0
         self._running = 0
         self._size = 0
@@ -97,12 +113,13 @@ class Workers:
             "dmq.jobs_turned_away": self._turned_away,
         }
 
-    def submit(self, group: str, keys: Sequence[str], run: Callable[[], Any], size: int) -> bool:
+    def submit(self, group: str, keys: Callable[[], Sequence[str]], run: Callable[[], Any], size: int) -> bool:
         """
         Have something done.
 
         @param group: the channel: keys of different ones have nothing to do with one another.
-        @param keys: of the records it is about; empty: it waits for all before it, and all behind it for it.
+        @param keys: gives those of the records it is about, asked when its turn comes; none: it waits for all before
+            it, and all behind it for it. It must not raise.
         @param run: does it; may give a Deferred. It has to report itself what goes wrong.
         @param size: bytes of its message.
         @return: whether it will be done; if not, there is too much already.
@@ -111,16 +128,27 @@ class Workers:
         if self._is_stopped or self._size + size > self._limit:
             self._turned_away += 1
             return False
-        job = _Job(group, tuple(dict.fromkeys(keys)), run, size)
+        self._arrived.append(_Job(group, keys, run, size))
         self._size += size
         self._count += 1
-        self._line_up(job)
-        if not job.waits_for:
-            self._ready.append(job)
-        self._look_soon() if self._pause else self._look()
+        if self._call is None:  # else that turn comes to it
+            self._look_soon() if self._pause or self._is_turn_over() else self._look()
         return True
 
+    def _is_turn_over(self) -> bool:
+        """
+        Whether there has been nothing but jobs for so long that others are to have their turn.
+        """
+        now = self._clock.seconds()
+        if now - self._worked_at > REST:
+            self._turn_ends_at = now + TURN_TIME
+        return now > self._turn_ends_at
+
     def _line_up(self, job: _Job) -> None:
+        """
+        Put a job behind those that it has to wait for.
+        """
+        job.keys = tuple(dict.fromkeys(job.find_keys()))
         group = self._groups.get(job.group)
         if group is None:
             group = self._groups[job.group] = _Group()
@@ -140,6 +168,8 @@ class Workers:
         for each in before:
             each.followers.append(job)
         job.waits_for = len(before)
+        if not before:
+            self._ready.append(job)
 
     def _look_soon(self) -> None:
         if self._call is None and not self._is_stopped:
@@ -147,6 +177,7 @@ class Workers:
 
     def _look_now(self) -> None:
         self._call = None
+        self._turn_ends_at = self._clock.seconds() + TURN_TIME
         self._look()
 
     def _look(self) -> None:
@@ -157,12 +188,21 @@ class Workers:
             return
         self._is_looking = True
         turn = TURN
-        while self._ready and self._running < self._num_workers and turn and not self._is_stopped:
-            turn -= 1
-            self._begin(self._ready.popleft())
+        while self._has_work() and turn and not self._is_stopped:
+            if self._ready:
+                turn -= 1
+                self._begin(self._ready.popleft())
+            else:
+                self._line_up(self._arrived.popleft())
+            self._worked_at = self._clock.seconds()
+            if self._worked_at > self._turn_ends_at:
+                break
         self._is_looking = False
-        if self._ready and self._running < self._num_workers:
+        if self._has_work():
             self._look_soon()
+
+    def _has_work(self) -> bool:
+        return bool(self._ready or self._arrived) and self._running < self._num_workers
 
     def _begin(self, job: _Job) -> None:
         self._running += 1
@@ -198,7 +238,7 @@ class Workers:
             follower.waits_for -= 1
             if not follower.waits_for:
                 self._ready.append(follower)
-        if self._pause and self._ready:
+        if self._pause and (self._ready or self._arrived):
             self._look_soon()
         elif not self._is_looking:
             self._look()
@@ -209,6 +249,7 @@ class Workers:
         """
         self._is_stopped = True
         self._ready.clear()
+        self._arrived.clear()
         if self._call is not None:
             self._call.cancel()
             self._call = None
