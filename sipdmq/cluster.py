@@ -201,6 +201,7 @@ def make_cluster(
     sender: IRequestSender,
     resolver: ITargetResolver,
     has_shown: Callable[[str, str], bool],
+    random: Callable[[], float],
     publications: IPublicationStore | None = None,
     publisher: IPublisher | None = None,
     dialogs: Dialogs | None = None,
@@ -208,6 +209,7 @@ def make_cluster(
     """
     @param listeners: in the order of C{[node] listen}, each with something to advertise.
     @param has_shown: as for L{DMQService}.
+    @param random: as for L{NodeList}.
     @param publications: L{None} where C{[presence]} is off; so for C{publisher}.
     @param dialogs: L{None} where C{[dialog]} is off.
     @raise ConfigError: something in C{[dmq]} cannot be used.
@@ -241,6 +243,7 @@ def make_cluster(
         ),
         others,
         f"sipdmq {__version__}",
+        random,
     )
     trust = Trust(allowed_networks(local.host, dmq.allow), names.known(), nodelist.has_host)
     channels = Channels()

@@ -383,6 +383,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
                 transactions,
                 resolver,
                 flows.has_shown,
+                random.random,
                 publications,
                 publisher,
                 dialogs,

@@ -12,7 +12,7 @@ from itertools import count
 from random import Random
 from typing import Any, NamedTuple
 
-from sipdmq.dmq.effects import Effect, NodeListSettings, SayHello, SendList, Sync
+from sipdmq.dmq.effects import AskLater, Effect, NodeListSettings, SayHello, SendList, Sync
 from sipdmq.dmq.lines import NodeLine, read_lines
 from sipdmq.dmq.nodelist import NodeList
 from sipdmq.records import NodeName, NodeStatus, Protocol
@@ -132,7 +132,7 @@ class OurNode:
     def start(self) -> None:
         self.is_up = True
         self.life += 1
-        self.list = NodeList(self.name, self._configured, self._settings)
+        self.list = NodeList(self.name, self._configured, self._settings, random=self._network.random.random)
         self._act(self.list.start(self._network.now))
         self._every(self._settings.ping_interval, lambda: self._act(self.list.ping(self._network.now)))
         self._every(PROBE, lambda: self._act(self.list.probe(self._network.now)))
@@ -173,6 +173,17 @@ class OurNode:
                 self._send(effect)
             elif isinstance(effect, SayHello):
                 self._say_hello(effect.name)
+            elif isinstance(effect, AskLater):
+                self._ask_later(effect)
+
+    def _ask_later(self, effect: AskLater) -> None:
+        life = self.life
+
+        def again() -> None:
+            if self.is_up and self.life == life:
+                self._act(self.list.ask_again(self._network.now, effect.name))
+
+        self._network.call_later(effect.delay, again)
 
     def _send(self, effect: SendList) -> None:
         sent_at = self._network.now

@@ -41,7 +41,7 @@ def kinds(effects: tuple[Effect, ...]) -> list[type]:
 class NodeListTests(SynchronousTestCase):
     def make(self, *configured: NodeName, **settings: float) -> NodeList:
         chosen = NodeListSettings()._replace(**settings)  # type: ignore[arg-type]
-        nodes = NodeList(US, configured, chosen)
+        nodes = NodeList(US, configured, chosen, random=lambda: 0.5)
         nodes.start(0.0)
         return nodes
 

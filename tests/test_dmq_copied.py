@@ -4,10 +4,15 @@ Copies of REGISTERs from other nodes, Kamailios among them, and what only looks 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from sipdmq.dmq.copied import received_of
+from sipdmq.dmq.own_headers import read_published, read_registered
 from sipdmq.records import Origin, Protocol, Source
 from sipdmq.sip.fields import parse_via
 from sipdmq.sip.message import Request, Response
@@ -17,6 +22,7 @@ from tests.dmq_copies import OWN, PHONE, CopyTestCase, register
 from tests.dmq_network import address
 from tests.fakes import UDP
 from tests.policy_network import write_users
+from tests.usrloc_node import UsrlocTestCase, update
 
 
 class ReceiverTests(CopyTestCase):
@@ -159,3 +165,43 @@ class ReceiverTests(CopyTestCase):
             requests = [data for data, to in self.network.outside if data.startswith(b"INVITE")]
             self.assertEqual(len(requests), 1)
             self.assertNotIn(b"sipdmq-registered", requests[0].lower())
+
+
+class OwnHeaderTests(UsrlocTestCase):
+    """
+    What stands in the header fields of our own, by whomever it was written.
+    """
+
+    def request(self, value: str) -> Request:
+        lines = [f"{name}: {value}" for name in (OWN, "X-Sipdmq-Published")]
+        message = parse_message(register(*lines, "Event: presence", vias=("127.0.0.1:5060",)))
+        assert isinstance(message, Request)
+        return message
+
+    def check(self, value: str) -> None:
+        """
+        Each is a record of the AoR of the REGISTER, or a reason why not.
+        """
+        request = self.request(value)
+        records, faults = read_registered(request, self.form, "alice@example.org")
+        self.assertLessEqual({each.aor for each in records}, {"alice@example.org"})
+        self.assertTrue(all(faults))
+        read_published(request)
+
+    @settings(deadline=None)
+    @given(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=60))
+    def test_any_text(self, value: str) -> None:
+        self.check(value)
+
+    @settings(max_examples=300, deadline=None)
+    @given(
+        st.dictionaries(
+            st.sampled_from(("action", "aor", "ruid", "c", "received", "path", "callid", "instance", "expires", "cseq",
+                             "q", "last_modified", "methods", "reg_id", "server_id", "by")),
+            st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.lists(st.none())),
+            min_size=1,
+            max_size=3,
+        )
+    )
+    def test_wrong_values(self, changes: dict[str, Any]) -> None:
+        self.check(json.dumps(json.loads(update(self.form, "k1")) | changes))

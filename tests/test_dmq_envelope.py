@@ -4,6 +4,8 @@ KDMQ requests and answers, held against the captures of Kamailio.
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq.dmq.envelope import (
@@ -16,6 +18,7 @@ from sipdmq.dmq.envelope import (
     message_length,
     read_message,
 )
+from sipdmq.errors import ParseError
 from sipdmq.records import ChannelReply, ClusterNode, NodeName, NodeStatus, Protocol
 from sipdmq.sip.message import Request
 from sipdmq.sip.parser import parse_message
@@ -128,6 +131,29 @@ class ReadTests(SynchronousTestCase):
         message = read_message(received(CAPTURED.replace("Content-Length: 34\n", "")), PHONE, {}.get)
         assert message is not None
         self.assertEqual(message.body, b"")
+
+    @given(
+        st.sampled_from(("sip:usrloc@192.0.2.1", "sip:192.0.2.1", "tel:1", "sip:%00@[::1]:5060", "sips:a@b")),
+        st.sampled_from(("<sip:a@", "<sip:", "<tel:", "a <sip:%41@", "")),
+        st.text(st.characters(blacklist_characters="\r\n"), max_size=12),
+        st.sampled_from(("1", "0", "255", "256", "-1", "x", "", "9" * 400)),
+    )
+    def test_whatever_stands_there(self, uri: str, before: str, sender: str, hops: str) -> None:
+        """
+        A message, or none, or a refusal that says why.
+        """
+        text = CAPTURED.replace("sip:notification_peer@127.7.7.1:5060 SIP", f"{uri} SIP")
+        text = text.replace("<sip:notification_peer@127.7.7.2:5060>", f"{before}{sender}>")
+        text = text.replace("Max-Forwards: 2", f"Max-Forwards: {hops}")
+        try:
+            message = parse_message(text.replace("\n", "\r\n").encode("utf-8", "surrogatepass"))
+            assert isinstance(message, Request)
+            found = read_message(message, PHONE, lambda name: None)
+        except ParseError:
+            return
+        if found is not None:
+            self.assertTrue(0 <= found.hops <= 255)
+            self.assertTrue(found.channel)
 
     def test_one_to_no_channel(self) -> None:
         request = received(CAPTURED.replace("KDMQ sip:notification_peer@", "KDMQ sip:"))

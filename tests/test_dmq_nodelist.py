@@ -5,7 +5,7 @@ One node list and its events: who is asked, told, up, down, forgotten (WIRE §3,
 from __future__ import annotations
 
 from sipdmq.dmq.effects import (
-    GiveAll,
+    Effect,
     NodeDisabled,
     NodeDown,
     NodeForgotten,
@@ -63,26 +63,43 @@ class JoinTests(NodeListTests):
         (warning,) = [each.text for each in effects if isinstance(each, Warn)]
         self.assertIn(f"it sends no changes to {US}", warning)
         nodes.answered(0.2, A, lines(*full), KAMAILIO)
-        for at, has_room in ((60.0, False), (120.0, True)):
+        for at, room in ((60.0, 0), (120.0, 1)):
             (asked,) = [each for each in nodes.ping(at) if isinstance(each, SendList) and each.name == A]
             self.assertNotIn(body(US), asked.body)
-            effects = nodes.answered(at + 0.1, A, lines(*full[: len(full) - has_room]), KAMAILIO)
+            effects = nodes.answered(at + 0.1, A, lines(*full[: len(full) - room]), KAMAILIO)
+            if room:
+                nodes.ask_again(at + 2.6, A)
+                effects = nodes.answered(at + 2.7, A, lines(*full[: len(full) - room]), KAMAILIO)
             (told,) = [each.body for each in effects if isinstance(each, SendList) and each.name == A]
-            self.assertEqual(body(US) in told, has_room)
-            nodes.answered(at + 0.2, A, lines(*full), KAMAILIO)
+            self.assertEqual(told.count(body(US)), room)
+            nodes.answered(at + 2.8, A, lines(*full), KAMAILIO)
 
     def test_a_kamailio_that_knew_nobody_when_it_was_asked_is_given_everything(self) -> None:
+        def mutual(effects: tuple[Effect, ...]) -> list[bool]:
+            return [each.is_mutual for each in effects if isinstance(each, Sync)]
+
         for release, kind in ((KAMAILIO, "kamailio"), ("", "kamailio"), ("", "sipdmq")):
             nodes = self.make(A)
             nodes.answered(0.1, A, lines(A), release)
             effects = nodes.answered(0.2, A, lines(A, US), release)
             if not release:
                 effects = nodes.hello(0.3, A, "sipdmq 1") if kind == "sipdmq" else nodes.no_hello(0.3, A)
-            self.assertEqual(kinds(effects).count(GiveAll), int(kind == "kamailio"), (release, kind))
-            self.assertNotIn(GiveAll, kinds(nodes.answered(60.0, A, lines(A, US), release)))
+            self.assertEqual(mutual(effects), [kind == "kamailio"], (release, kind))
+            self.assertEqual(mutual(nodes.answered(60.0, A, lines(A, US), release)), [])
         nodes = self.make(A)
         nodes.answered(0.1, A, lines(A, B), KAMAILIO)  # it has asked B when it first heard of B
-        self.assertNotIn(GiveAll, kinds(nodes.answered(0.2, A, lines(A, B, US), KAMAILIO)))
+        self.assertEqual(mutual(nodes.answered(0.2, A, lines(A, B, US), KAMAILIO)), [False])
+
+    def test_each_kamailio_that_knew_nobody_is_asked_though_another_was(self) -> None:
+        """
+        It is given what we have, so what it has must be here before.
+        """
+        nodes = self.make(A, B, init_with_single=True)
+        nodes.answered(0.1, A, lines(A, C), KAMAILIO)
+        nodes.answered(0.2, A, lines(A, C, US), KAMAILIO)
+        nodes.answered(0.3, B, lines(B), KAMAILIO)
+        syncs = [each for each in nodes.answered(0.4, B, lines(B, US), KAMAILIO) if isinstance(each, Sync)]
+        self.assertEqual(syncs, [Sync(ClusterNode(B, ACTIVE, KAMAILIO), is_mutual=True)])
 
     def test_listing_ourselves_is_ignored_in_every_spelling(self) -> None:
         other = NodeName(Protocol.TCP, "192.0.2.1", 5060)

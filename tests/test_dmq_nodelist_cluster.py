@@ -252,6 +252,24 @@ class KamailioAmongUsTests(ClusterTests):
             for node in nodes:
                 self.assertGreaterEqual(node.active(), {udp(index) for index in range(count)})
 
+    def test_of_those_that_join_a_nearly_full_one_at_once_as_many_get_in_as_there_is_room_for(self) -> None:
+        """
+        Each asks first, and all are told of the same room within the same milliseconds.
+        """
+        for seed in range(20):
+            network = Network(seed)
+            kamailio = KamailioNode(network, udp(0), [])
+            kamailio.start()
+            others = [udp(index) for index in range(1, 24)]
+            kamailio.nodes = dict.fromkeys(others, "active")  # for as long as this takes
+            nodes = [OurNode(network, udp(200 + index), [udp(0)]) for index in range(6)]
+            for node in nodes:
+                node.start()
+            network.run(7)
+            self.assertFalse(kamailio.is_frozen, seed)
+            self.assertEqual(len(kamailio.active()), 26, seed)
+            self.assertTrue(network.effects(Warn))
+
     def test_a_kamailio_that_comes_late_to_forty_of_us_is_not_frozen_either(self) -> None:
         network = Network(seed=3)
         everybody = [udp(index) for index in range(40)]

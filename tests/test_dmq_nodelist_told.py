@@ -4,9 +4,10 @@ How much a node list holds, and what it tells whom (WIRE §3).
 
 from __future__ import annotations
 
-from sipdmq.dmq.effects import NodeForgotten, NodeUp, SayHello, SendList, Warn
+from sipdmq.dmq.effects import AskLater, Effect, NodeForgotten, NodeUp, SayHello, SendList, Warn
 from sipdmq.dmq.lines import read_lines
 from sipdmq.dmq.nodelist import NodeList
+from sipdmq.dmq.roster import TURNS
 from sipdmq.records import NodeName, Protocol
 from tests.dmq_nodes import KAMAILIO, US, A, B, NodeListTests, body, kinds, lines, sent, udp
 
@@ -95,9 +96,51 @@ class ToldTests(NodeListTests):
         self.assertEqual(nodes.list_for(A, 60.0), first)
         nodes.notified(61.0, A, True, 1, lines(A), KAMAILIO)  # it has forgotten all of them
         nodes.list_for(A, 120.0)
-        effects = nodes.answered(120.1, A, lines(A), KAMAILIO)
+        nodes.answered(120.1, A, lines(A), KAMAILIO)
+        nodes.ask_again(122.6, A)
+        effects = nodes.answered(122.7, A, lines(A), KAMAILIO)
         (again,) = [effect for effect in effects if isinstance(effect, SendList) and effect.name == A]
         self.assertIn(udp(10), [line.name for line in read_lines(again.body).lines])
+
+    def test_each_of_us_waits_for_a_turn_of_its_own_and_asks_again(self) -> None:
+        nodes = self.make(A)
+        full = [A, *(udp(number) for number in range(20, 42))]
+
+        def told(effects: tuple[Effect, ...]) -> list[bytes]:
+            return [each.body for each in effects if isinstance(each, SendList) and each.name == A]
+
+        effects = nodes.answered(0.5, A, lines(*full), KAMAILIO)
+        self.assertEqual(told(effects), [])
+        self.assertEqual([each for each in effects if isinstance(each, AskLater)], [AskLater(A, TURNS / 2)])
+        # Neither in an answer to it nor in a ping meanwhile, though it was just heard what it has.
+        self.assertNotIn(body(US), nodes.list_for(A, 1.0))
+        nodes.ping(1.5)
+        self.assertEqual(nodes.answered(1.6, A, lines(*full), KAMAILIO), (), "the turn is drawn once")
+        (asked,) = told(nodes.ask_again(3.0, A))
+        self.assertNotIn(body(US), asked)
+        self.assertEqual([body(US) in each for each in told(nodes.answered(3.1, A, lines(*full), KAMAILIO))], [True])
+
+    def test_whose_turn_comes_too_late_is_not_in(self) -> None:
+        nodes = self.make(A)
+        full = [A, *(udp(number) for number in range(20, 45))]
+        nodes.answered(0.5, A, lines(*full[:-1]), KAMAILIO)
+        nodes.ask_again(3.0, A)
+        effects = nodes.answered(3.1, A, lines(*full), KAMAILIO)
+        (told,) = [each.body for each in effects if isinstance(each, SendList) and each.name == A]
+        self.assertNotIn(body(US), told)
+        self.assertIn(Warn, kinds(effects))
+        self.assertEqual(nodes.ask_again(4.0, A), (), "nothing is waited for any more")
+
+    def test_a_turn_ends_with_the_node(self) -> None:
+        nodes = self.make()
+        nodes.notified(0.0, A, True, 1, lines(A), KAMAILIO)
+        nodes.answered(0.1, A, lines(A, *(udp(number) for number in range(20, 42))), KAMAILIO)
+        nodes.ping(10.0)
+        nodes.answered(10.1, A, lines(A, *(udp(number) for number in range(20, 42))), KAMAILIO)
+        nodes.timed_out(20.0, A)
+        self.assertEqual(nodes.ask_again(21.0, A), ())
+        nodes.remove(22.0, A)
+        self.assertEqual(nodes.ask_again(23.0, A), ())
 
     def test_never_another_transport_than_its_own(self) -> None:
         nodes = self.with_kamailio()

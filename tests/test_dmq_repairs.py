@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq.dmq.channels import Channels
@@ -220,6 +220,12 @@ class QuestionTests(RepairTestCase):
                       {"node": "x", "age": True}, {"node": "x", "age": 1.5}, {"node": "x", "age": 2**40}):  # fmt: skip
             self.assertIsNone(repairs.asked(value, message), value)
         self.assertIsNone(repairs.asked({"node": "x", "age": 1}, question(None)))
+        channel = self.network.nodes[address(1)].node.cluster.service.channels.find("sipdmq")
+        for value in ([], None, {"age": 1}, {"aor": 1}, {"aor": None}, {"aor": ["a"]}, "x", {"node": {}, "age": []}):
+            for verb in ("inherit", "lookup", "hello", "unheard-of"):
+                body = json.dumps({verb: value}).encode()
+                reply = self.successResultOf(maybeDeferred(channel.message_received, message._replace(body=body)))
+                self.assertIn(reply.status, (400, 404), body)
         self.assertEqual(repairs.asked({"node": "sip:unknown", "age": 1}, message), {"lost": True})
         self.assertEqual(repairs.asked({"node": str(name(2)), "age": 1}, message), {"lost": False})
 

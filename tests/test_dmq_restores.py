@@ -205,3 +205,15 @@ class ChannelTests(UsrlocTestCase):
         self.cluster.under_way.add((KAMAILIO.name, "bob@example.org theirs"))
         self.receive(update(self.form, "theirs", last_modified=int(self.now()) + 2, **newer), OURS)
         self.assertEqual(self.ruids(), ["theirs"])
+
+    def test_one_that_knew_nobody_is_asked_and_then_told_everything(self) -> None:
+        self.cluster.members = [KAMAILIO]
+        self.peer.exchange(KAMAILIO)
+        self.assertEqual([node for _, node, _, _ in self.cluster.asked], [KAMAILIO.name])
+        self.cluster.asked[0][3].callback(FakeResponse(200))
+        self.receive(update(self.form, "mine", last_modified=int(self.now()) + 1, cseq=9))
+        pump(self.clock, QUIET - 0.5)
+        self.assertEqual(self.ruids(), [])
+        pump(self.clock, 1.5)
+        self.assertEqual(self.ruids(), ["mine", "theirs"])
+        self.assertEqual(len(self.cluster.asked), 1)

@@ -229,6 +229,27 @@ class NewcomerTests(UsrlocTestCase):
         pump(self.clock, 0.25)
         self.assertEqual((self.states[-1], len(self.asked())), (SyncState.READY, 1))
 
+    def test_one_that_is_told_as_well_is_a_donor_like_others_and_asked_once(self) -> None:
+        self.cluster.members = [KAMAILIO]
+        self.peer.start(True)
+        self.peer.exchange(KAMAILIO)
+        self.assertEqual(self.states, [SyncState.SYNCING])
+        self.answer()
+        self.receive(update(self.form, "k1"))
+        pump(self.clock, 2)
+        self.assertEqual((self.states[-1], len(self.asked())), (SyncState.READY, 1))
+
+    def test_without_sync_there_is_no_exchange(self) -> None:
+        """
+        What it was not asked for might be newer than what it would be told.
+        """
+        self.settings = {"sync": False}
+        self.setUp()
+        self.peer.start(True)
+        self.peer.exchange(KAMAILIO)
+        pump(self.clock, 5)
+        self.assertEqual((self.asked(), self.cluster.put_ones), ([], []))
+
     def test_a_busy_kamailio_is_never_quiet(self) -> None:
         self.cluster.members = [KAMAILIO]
         self.peer.start(True)

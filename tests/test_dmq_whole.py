@@ -4,6 +4,7 @@ Whole nodes with the channel usrloc, and what the keys of the configuration do t
 
 from __future__ import annotations
 
+import random
 import re
 import sys
 from dataclasses import replace
@@ -26,6 +27,11 @@ from tests.test_dmq_service import ServiceTestCase, kdmq
 
 KAMAILIO = "127.0.0.9"
 PHONE = "127.0.0.77"
+RECORD = (
+    b'{"action":1,"aor":"alice","ruid":"k","c":"sip:a@10.0.0.4","received":"","path":"","callid":"c",'
+    b'"user_agent":"","instance":"","expires":0,"cseq":1,"flags":0,"cflags":0,"q":-1,"last_modified":0,'
+    b'"methods":4294967295,"reg_id":0,"server_id":0}'
+)
 
 
 class WholeTestCase(ServiceTestCase):
@@ -33,6 +39,7 @@ class WholeTestCase(ServiceTestCase):
     @ivar told: the bodies of what the Kamailio at KAMAILIO was sent, by channel.
     @ivar longest: bytes of the longest datagram among that.
     @ivar answers: what the phone at PHONE got.
+    @ivar listed: whom the Kamailio has; L{None}: itself and all nodes.
     """
 
     def setUp(self) -> None:
@@ -40,6 +47,7 @@ class WholeTestCase(ServiceTestCase):
         self.told: list[tuple[str, bytes]] = []
         self.longest = 0
         self.answers: list[Response] = []
+        self.listed: list[str] | None = None
         self._count = 0
 
     def kamailio(self, channel: str, body: bytes, to: int = 1) -> None:
@@ -78,7 +86,7 @@ class WholeTestCase(ServiceTestCase):
         assert sender is not None
         status, body = "200 OK", b""
         if channel == "notification_peer":
-            hosts = (KAMAILIO, *(host for host in self.network.nodes))
+            hosts = self.listed or (KAMAILIO, *self.network.nodes)
             body = b"".join(f"sip:{each}:5060;status=active\r\n".encode() for each in hosts)
         elif channel == "sipdmq":
             status = "404 User Not Found"
@@ -175,6 +183,34 @@ class SizeTests(WholeTestCase):
         self.assertLess(longest, 60_000)
 
 
+class TurnTests(WholeTestCase):
+    """
+    A Kamailio that is nearly full is joined by one after the other.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(random, "random", lambda: 0.5)
+        self.listed = [KAMAILIO, *(f"127.0.1.{number}" for number in range(1, 24))]
+        self.network.add(1, addresses=(f"sip:{KAMAILIO}:5060",))
+        self.pump(0.2)
+
+    def lists(self) -> set[bool]:
+        """
+        Of the lists that it was sent since this was asked last: whether this node is in them.
+        """
+        told, self.told = self.told, []
+        own = f"sip:{address(1)}:5060;status=active".encode()
+        return {own in body for channel, body in told if channel == "notification_peer"}
+
+    def test_it_asks_waits_for_its_turn_and_asks_again(self) -> None:
+        self.assertEqual(self.lists(), {False})
+        self.pump(2)
+        self.assertEqual(self.lists(), set())
+        self.pump(1)
+        self.assertEqual(self.lists(), {False, True})
+
+
 class KeyTests(WholeTestCase):
     def test_max_contacts_counts_what_other_nodes_have(self) -> None:
         for number in (1, 2):
@@ -186,12 +222,7 @@ class KeyTests(WholeTestCase):
         self.assertEqual(self.count(2), 2)
         self.assertEqual(self.register(2, "alice", "sip:a@10.0.0.3"), 403)
         self.kamailio_joins()
-        record = (
-            b'{"action":1,"aor":"alice","ruid":"k","c":"sip:a@10.0.0.4","received":"","path":"","callid":"c",'
-            b'"user_agent":"","instance":"","expires":0,"cseq":1,"flags":0,"cflags":0,"q":-1,"last_modified":0,'
-            b'"methods":4294967295,"reg_id":0,"server_id":0}'
-        )
-        self.kamailio("usrloc", record)  # what another node has accepted is stored beyond it
+        self.kamailio("usrloc", RECORD)  # what another node has accepted is stored beyond it
         self.assertEqual(self.count(1), 3)
 
     def test_a_user_who_is_not_known_yet(self) -> None:
@@ -220,6 +251,25 @@ class KeyTests(WholeTestCase):
         self.assertEqual(self.request(2, "INVITE", "alice").status, 100)
         self.assertEqual(len(self.network.take_requests("sipdmq")), 1)
         self.assertEqual(self.count(2), 1)
+
+    def test_the_node_list_follows_the_configuration(self) -> None:
+        keys: dict[str, Any] = {
+            "ping_interval": 7.0, "timeout": 3.0, "remove_inactive": False, "fail_count_enabled": True,
+            "fail_count_threshold_not_active": 4, "fail_count_threshold_disabled": 9, "forget_after": 600.0,
+            "init_with_single": True, "farewell": "none",
+        }  # fmt: skip
+        self.network.add(1, **keys)
+        settings = self.network.nodes[address(1)].node.cluster.service.membership.nodelist._settings._asdict()
+        self.assertEqual({key: settings[key] for key in keys}, keys)
+
+    def test_with_worker_usleep_messages_wait_for_the_next_look(self) -> None:
+        self.network.add(1, usrloc=True, worker_usleep=500_000)
+        self.kamailio_joins()
+        self.pump(1.2)
+        self.kamailio("usrloc", RECORD)
+        self.assertEqual(self.count(1), 0)
+        self.pump(0.5)
+        self.assertEqual(self.count(1), 1)
 
     def test_a_notification_channel_of_another_name(self) -> None:
         for number in (1, 2):

@@ -32,7 +32,8 @@ class UsrlocConfig:
     @ivar batch_size: contacts, 0: as few as let SIP go first.
     @ivar batch_usleep: microseconds.
     @ivar batch_msg_size: bytes of a body.
-    @ivar usrloc_domain: the name of the table, for those who ask for it by name.
+    @ivar usrloc_domain: the table that replicated contacts go into. There is one here, and its name is never on the
+        wire: nobody asks for it. It is read so that Kamailio's settings can be taken over.
     """
 
     enable: bool = key(True, switch)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from sipdmq.records import ClusterNode, NodeName
 
 __all__ = [
+    "AskLater",
     "Effect",
-    "GiveAll",
     "NodeDisabled",
     "NodeDown",
     "NodeForgotten",
@@ -59,6 +59,15 @@ class SendList(NamedTuple):
     name: NodeName
     hops: int
     body: bytes
+
+
+class AskLater(NamedTuple):
+    """
+    Call C{NodeList.ask_again} in C{delay} seconds.
+    """
+
+    name: NodeName
+    delay: float
 
 
 class NodeUp(NamedTuple):
@@ -117,19 +126,13 @@ class Sync(NamedTuple):
     Ask a node for all that it has: it knows us, so its answer comes to us.
 
     @ivar is_repair: it is a Kamailio that was lost for a while, and cannot repair anybody: its heir asks it.
+    @ivar is_mutual: it is a Kamailio that will not ask for what we have: it asks when it first hears of anybody, and
+        that was our empty question, which told it of nobody. So it is given everything, when it has told what it has.
     """
 
     node: ClusterNode
     is_repair: bool = False
-
-
-class GiveAll(NamedTuple):
-    """
-    Send a Kamailio all that we have, though it does not ask: it did so when it first heard of anybody, and that was our
-    empty question, which told it of nobody.
-    """
-
-    node: ClusterNode
+    is_mutual: bool = False
 
 
 class Warn(NamedTuple):
@@ -141,5 +144,5 @@ class Warn(NamedTuple):
 
 
 Effect = (
-    SendList | NodeUp | NodeDown | NodeDisabled | NodeRestarted | NodeForgotten | SayHello | Sync | GiveAll | Warn
+    SendList | AskLater | NodeUp | NodeDown | NodeDisabled | NodeRestarted | NodeForgotten | SayHello | Sync | Warn
 )

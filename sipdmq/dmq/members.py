@@ -34,6 +34,8 @@ class Member:
     @ivar excess: bytes of that list beyond the lines that we count: it may have a node twice, or by its host name.
     @ivar told: whom we listed to it since.
     @ivar was_asked_only: what it was sent last left out what we could not know to fit.
+    @ivar turn_at: when it may be told of somebody whom it does not list, as it is more than half full, seconds;
+        L{None}: nothing is to be told, or that was not drawn yet.
     @ivar omits_us: it left us out of a list: it takes us for gone.
     @ivar was_lost: it is back, and is no node of ours that would repair what we have missed.
     @ivar start: of one of ours: what it says that tells one start of it from another.
@@ -44,7 +46,7 @@ class Member:
     __slots__ = (
         "_waiting", "answered_at", "asked_at", "excess", "failed_at", "failures", "forward", "has_us", "hello_at",
         "hops", "is_configured", "kind", "line", "listed", "listed_at", "name", "omits_us", "refusals", "release",
-        "seen", "since", "spare", "start", "status", "told", "was_alone", "was_asked_only", "was_lost",
+        "seen", "since", "spare", "start", "status", "told", "turn_at", "was_alone", "was_asked_only", "was_lost",
     )
 
     def __init__(self, name: NodeName, now: float, is_configured: bool = False) -> None:
@@ -68,6 +70,7 @@ class Member:
         self.excess = self.spare = 0
         self.told: frozenset[NodeName] = frozenset()
         self.was_asked_only = False
+        self.turn_at: float | None = None
         self.omits_us = False
         self.was_lost = False
         self.start = ""

@@ -17,8 +17,8 @@ from zope.interface import implementer
 from sipdmq.dmq import hello
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.effects import (
+    AskLater,
     Effect,
-    GiveAll,
     NodeDisabled,
     NodeDown,
     NodeForgotten,
@@ -39,7 +39,7 @@ from sipdmq.dmq.repairs import VERB, Repairs
 from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.trust import Trust
 from sipdmq.errors import UnreachableError
-from sipdmq.interfaces.replication import IMembership, INodeListener, ISyncDonor
+from sipdmq.interfaces.replication import IMembership, INodeListener, IRestorer
 from sipdmq.records import ClusterNode, NodeName, NodeStatus, Source
 from sipdmq.sip.message import Response
 
@@ -246,6 +246,17 @@ class Membership:
 
         self._calls[name] = self._clock.callLater(interval, due)
 
+    def _ask_later(self, effect: AskLater) -> None:
+        name = f"turn at {effect.name}"
+        if name in self._calls:
+            self._calls[name].cancel()  # it was drawn before the node went away and came back
+
+        def due() -> None:
+            del self._calls[name]
+            self.act(self.nodelist.ask_again(self._clock.seconds(), effect.name))
+
+        self._calls[name] = self._clock.callLater(effect.delay, due)
+
     def _configure(self, addresses: Iterable[NodeName]) -> None:
         if not self._is_running:
             return
@@ -300,6 +311,8 @@ class Membership:
         for effect in effects:
             if isinstance(effect, SendList):
                 self._send_list(effect)
+            elif isinstance(effect, AskLater):
+                self._ask_later(effect)
             elif isinstance(effect, NodeUp):
                 self._node_up(effect.node, effect.is_newcomer)
             elif isinstance(effect, NodeDown):
@@ -322,9 +335,7 @@ class Membership:
                 self.introductions.say_hello(effect.name)
             elif isinstance(effect, Sync):
                 if not effect.is_repair or self.restorer_of(effect.node.name) in (None, self.nodelist.local):
-                    self._sync(effect.node)
-            elif isinstance(effect, GiveAll):
-                self._give_all(effect.node)
+                    self._sync(effect.node, effect.is_mutual)
             elif isinstance(effect, Warn):
                 log.warn("{text}", text=effect.text)
 
@@ -374,23 +385,16 @@ class Membership:
             except Exception:  # noqa: BLE001 - the edge to the listeners, an operator's function among them
                 log.failure("{event} broke a listener", event=event)
 
-    def _sync(self, node: ClusterNode) -> None:
+    def _sync(self, node: ClusterNode, is_mutual: bool) -> None:
         self._refresh(node.name)
         for peer in self._channels:
             try:
-                peer.node_joined(node)
+                if is_mutual and IRestorer.providedBy(peer):
+                    peer.exchange(node)
+                else:
+                    peer.node_joined(node)
             except Exception:  # noqa: BLE001 - the edge to the channels
                 log.failure("channel {channel} broke", channel=peer.channel)
-
-    def _give_all(self, node: ClusterNode) -> None:
-        self._refresh(node.name)
-        for peer in self._channels:
-            if not ISyncDonor.providedBy(peer):
-                continue
-            try:
-                peer.serve(node)
-            except Exception:  # noqa: BLE001 - the edge to the channels
-                log.failure("a channel broke on {node}", node=str(node.name))
 
     def _data_lost(self, name: NodeName, sent_at: float) -> None:
         self.act(self.nodelist.data_timed_out(self._clock.seconds(), name, sent_at))

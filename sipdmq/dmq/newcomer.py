@@ -176,6 +176,15 @@ class Newcomer:
             self._asked.add(node.name)
             self._ask(node)
 
+    def is_told_by(self, node: ClusterNode) -> None:
+        """
+        A node is asked for everything by somebody else: where nobody was asked before, it is the first donor.
+        """
+        if self.readiness.state is SyncState.STARTING:
+            self.readiness.become(SyncState.SYNCING, f"{node.name} is there")
+            self._take(node)
+            self._was_accepted = True  # who asked sees to that
+
     def node_up(self, node: ClusterNode) -> None:
         """
         A node is there. Where nobody has sent everything so far, it may be the one who does, now.
@@ -284,6 +293,10 @@ class Newcomer:
             self._finish()
             return
         donor = min(others, key=lambda node: (not node.is_sipdmq, node is not first, str(node.name)))
+        self._take(donor)
+        self._ask(donor).addBoth(self._answered, donor)
+
+    def _take(self, donor: ClusterNode) -> None:
         self._donor = donor
         self._asked.add(donor.name)
         self._asked_at = self._clock.seconds()
@@ -292,7 +305,6 @@ class Newcomer:
         self._expected = None
         self._is_partial = False
         self._wait(self.QUIET)
-        self._ask(donor).addBoth(self._answered, donor)
 
     def _answered(self, was_accepted: object, donor: ClusterNode) -> None:
         if self._donor is not donor:

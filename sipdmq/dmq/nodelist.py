@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sipdmq.dmq.effects import Effect, GiveAll, NodeRestarted, SayHello, SendList, Sync
+from sipdmq.dmq.effects import Effect, NodeRestarted, SayHello, SendList, Sync
 from sipdmq.dmq.lines import NodeLine, format_line, line_length
 from sipdmq.dmq.members import NEVER, Member, probe_pause, status_after_timeout
 from sipdmq.dmq.roster import Roster
@@ -164,10 +164,22 @@ class NodeList(Roster):
         if member.was_asked_only:  # now we know what fits
             member.was_alone = all(line.name == name for line in lines)
             self._heard_list(member, lines, length, now, is_complete=False)
-            self._ask(member, now, member.hops, must=True)
+            if self._is_its_turn(member, now):
+                self._ask(member, now, member.hops, must=True)
         elif own_line is not None:
             self._heard_list(member, lines, length, now, is_complete=True)
         self._hearsay(lines, name, now, 0)
+        return self._done(now)
+
+    def ask_again(self, now: float, name: NodeName) -> tuple[Effect, ...]:
+        """
+        The pause that L{AskLater<sipdmq.dmq.effects.AskLater>} asked for is over: if there still is room, it is our
+        turn.
+        """
+        member = self._members.get(name)
+        if member is not None and member.turn_at is not None and not self._is_over:
+            member.turn_at = min(member.turn_at, now)
+            self._ask(member, now, member.hops, must=True)
         return self._done(now)
 
     def refused(self, now: float, name: NodeName) -> tuple[Effect, ...]:
@@ -228,8 +240,10 @@ class NodeList(Roster):
         member.release = release or member.release
         member.kind = "sipdmq"
         member.omits_us = False  # it was told that there is no room for us, when we did not know it yet
+        hops = 1 if member.turn_at is None else member.hops  # it needs no turn: a Kamailio would have
+        member.turn_at = None
         if self.list_for(name, now) != before:
-            self._ask(member, now, must=True)
+            self._ask(member, now, hops, must=True)
         self._consider_sync(member)
         return self._done(now)
 
@@ -358,14 +372,13 @@ class NodeList(Roster):
             return
         if not member.is_sipdmq and (member.listed is None or self.local not in member.listed):
             return
-        if member.was_alone and not member.is_sipdmq:
-            self._effects.append(GiveAll(member.as_node()))
+        is_mutual = member.was_alone and not member.is_sipdmq
         member.was_alone = False
         is_first = not self._synced if self._settings.init_with_single else member.kind not in self._synced
-        if is_first or member.omits_us:
+        if is_first or member.omits_us or is_mutual:
             self._synced.add(member.kind)
             member.omits_us = member.was_lost = False
-            self._effects.append(Sync(member.as_node()))
+            self._effects.append(Sync(member.as_node(), is_mutual=is_mutual))
         elif member.was_lost:
             member.was_lost = False
             self._effects.append(Sync(member.as_node(), is_repair=True))

@@ -5,10 +5,12 @@ The nodes of the cluster as one node knows them, what each may be told, and what
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from random import SystemRandom
 from typing import Final
 
 from sipdmq.dmq.effects import (
+    AskLater,
     Effect,
     NodeDisabled,
     NodeDown,
@@ -22,14 +24,17 @@ from sipdmq.dmq.lines import KAMAILIO_ROOM, fitting, format_line, line_length
 from sipdmq.dmq.members import NEVER, Member
 from sipdmq.records import ClusterNode, NodeName, NodeStatus
 
-__all__ = ["Roster"]
+__all__ = ["TURNS", "Roster"]
 
 ACTIVE: Final = NodeStatus.ACTIVE
 NOT_ACTIVE: Final = NodeStatus.NOT_ACTIVE
 DISABLED: Final = NodeStatus.DISABLED
 
-_MARGIN: Final = 130
-"""Bytes of L{KAMAILIO_ROOM}: with less than that left we ask a Kamailio what it has before we tell it of somebody."""
+_MARGIN: Final = KAMAILIO_ROOM // 2
+"""
+Bytes: with less than that left we ask a Kamailio what it has before we tell it of somebody, and not all of us do so at
+once.
+"""
 _MAX_RUMOURS: Final = 32
 """
 Nodes that others only spoke of, and that are asked at once: whoever writes addresses into a list could make us send to
@@ -37,6 +42,11 @@ all of them.
 """
 _FRESH: Final = 1.0
 """Seconds for which what a Kamailio said it has still counts then."""
+TURNS: Final = 5.0
+"""
+Seconds over which those spread that want to tell a Kamailio of somebody at the same time. Between its list and what
+follows there are some milliseconds, so two of them seldom meet.
+"""
 
 
 class Roster:
@@ -54,17 +64,20 @@ class Roster:
         settings: NodeListSettings | None = None,
         also_local: Iterable[NodeName] = (),
         release: str = "",
+        random: Callable[[], float] | None = None,
     ) -> None:
         """
         @param configured: C{notification_address}, with numeric hosts; this node may be among them.
         @param also_local: other names under which this node is reached: its other listeners, what they advertise.
         @param release: of this node.
+        @param random: from 0, included, to 1, excluded: when our turn is; L{None}: nobody can foresee it.
         """
         self.local = local
         self._settings = settings or NodeListSettings()
         self._own = frozenset((local, *also_local))
         self._configured = frozenset(configured) - self._own
         self._release = release
+        self._random = random or SystemRandom().random
         self._members: dict[NodeName, Member] = {}
         self._hosts: Counter[str] = Counter()
         self._effects: list[Effect] = []
@@ -145,13 +158,37 @@ class Roster:
 
     def _told_to_kamailio(self, receiver: NodeName, member: Member | None, now: float) -> set[NodeName]:
         """
-        What a Kamailio has room for. While that is plenty, all; else what it lists already, then Kamailios, then the
-        others by name, so that all of us choose alike; and nothing new before it was asked what it has now. One to join
-        through may be full already: it is asked before it is told of us.
+        What a Kamailio has room for, and nothing new before it was asked what it has now, and before it is our turn.
+        One to join through may be full already: it is asked before it is told of us.
+        """
+        told, listed, is_tight = self._room_for(receiver, member)
+        is_unheard = member is not None and member.is_configured and not member.seen and listed is None
+        is_late = member is not None and (now - member.listed_at > _FRESH or member.turn_at is not None)
+        if listed is None and (is_tight or is_unheard):
+            told = set()
+        elif member is not None and member.kind == "kamailio":
+            self._warn_of(self._active() - told, receiver)
+        if is_tight and is_late and listed is not None:
+            told &= listed
+        if member is not None:
+            member.told |= told
+            member.was_asked_only = is_unheard or (is_tight and (listed is None or is_late))
+        return told
+
+    def _active(self) -> set[NodeName]:
+        return {self.local, *(name for name, other in self._members.items() if other.is_active)}
+
+    def _room_for(
+        self, receiver: NodeName, member: Member | None
+    ) -> tuple[set[NodeName], frozenset[NodeName] | None, bool]:
+        """
+        While there is plenty of room in a Kamailio, all; else what it lists already, then Kamailios, then the others by
+        name, so that all of us choose alike.
+
+        @return: whom it can be told of; whom it has as far as we know, or L{None}; whether it is more than half full.
         """
         members, local = self._members, self.local
-        active = {local, *(name for name, other in members.items() if other.is_active)}
-        usable = {name for name in active if name.protocol is receiver.protocol}
+        usable = {name for name in self._active() if name.protocol is receiver.protocol}
         # Those that are gone for now keep their place: they join by themselves, and nobody asks whether there is room.
         known = usable | {name for name, other in members.items() if other.seen and name.protocol is receiver.protocol}
         listed = None if member is None or member.listed is None else member.listed | member.told
@@ -160,27 +197,30 @@ class Roster:
         taken = known | (listed or frozenset()) | {receiver}
         rumoured = {name for name, other in members.items() if not other.seen and other.status is NOT_ACTIVE}
         room = KAMAILIO_ROOM - (0 if member is None else member.excess + member.spare)
-        is_tight = sum(map(line_length, taken | rumoured)) > room - _MARGIN
-        is_unheard = member is not None and member.is_configured and not member.seen and listed is None
-        if listed is None:
-            told = set() if is_tight or is_unheard else usable
-        elif not is_tight:
-            told = usable
-        else:
-            room -= sum(map(line_length, taken - known))
-            kamailios = {name for name, other in members.items() if other.kind == "kamailio"}
-            ranked = sorted(known, key=lambda name: (name not in listed, name not in kamailios, name))
-            told = usable & set(fitting(ranked, room))
-            if member is not None and member.kind == "kamailio":
-                self._warn_of(active - told, receiver)
-            if member is not None and now - member.listed_at > _FRESH:
-                told &= listed
-        if not (is_tight or is_unheard) and member is not None and member.kind == "kamailio":
-            self._warn_of(active - told, receiver)
-        if member is not None:
-            member.told |= told
-            member.was_asked_only = is_unheard or (is_tight and (listed is None or now - member.listed_at > _FRESH))
-        return told
+        if sum(map(line_length, taken | rumoured)) <= room - _MARGIN:
+            return usable, listed, False
+        room -= sum(map(line_length, taken - known))
+        kamailios = {name for name, other in members.items() if other.kind == "kamailio"}
+        ranked = sorted(known, key=lambda name: (name not in (listed or ()), name not in kamailios, name))
+        return usable & set(fitting(ranked, room)), listed, True
+
+    def _is_its_turn(self, member: Member, now: float) -> bool:
+        """
+        A Kamailio has said what it has: may it be told of others? Where it is more than half full, each of us waits for
+        a while of its own, and asks again: of those that see the same room in the same moment each would fill it.
+        """
+        told, listed, is_tight = self._room_for(member.name, member)
+        if not is_tight or told <= (listed or frozenset()):
+            member.turn_at = None
+            return True
+        if member.turn_at is None:
+            pause = TURNS * self._random()
+            member.turn_at = now + pause
+            self._effects.append(AskLater(member.name, pause))
+        elif member.asked_at >= member.turn_at:
+            member.turn_at = None
+            return True
+        return False
 
     def _warn_of(self, omitted: Collection[NodeName], kamailio: NodeName) -> None:
         if not omitted:
@@ -218,6 +258,7 @@ class Roster:
             member.was_lost = member.kind != "sipdmq"
             member.kind = ""
             member.omits_us = False
+            member.turn_at = None
             member.forward = 0
             if self.is_alone:
                 self._synced.clear()

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from sipdmq.config import UsrlocConfig
 from sipdmq.dmq.conflict import Answer, Limits
 from sipdmq.dmq.donor import Donor
-from sipdmq.dmq.errands import SYNC, Errand, SyncEnd, SyncRequest
+from sipdmq.dmq.errands import SyncEnd, SyncRequest
 from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.merging import Merging
 from sipdmq.dmq.newcomer import Readiness
@@ -37,7 +37,6 @@ from sipdmq.interfaces.replication import (
     IRepairer,
     IReplicator,
     IRestorer,
-    ISyncDonor,
 )
 from sipdmq.records import (
     Binding,
@@ -57,7 +56,7 @@ _UNDER_WAY: Final = 30
 """Seconds in which a change may still reach some node."""
 
 
-@implementer(IChannelPeer, IRepairer, IRestorer, ISyncDonor, IBindingListener, INodeListener, IInspectable)
+@implementer(IChannelPeer, IRepairer, IRestorer, IBindingListener, INodeListener, IInspectable)
 class UsrlocPeer(SyncedPeer):
     """
     Both directions of the channel, and its syncs.
@@ -316,11 +315,13 @@ class UsrlocPeer(SyncedPeer):
         """
         self._restores.begin_now(node, age, is_for_all)
 
-    def serve(self, node: ClusterNode) -> None:
+    def exchange(self, node: ClusterNode) -> None:
         """
-        See L{ISyncDonor.serve}.
+        See L{IRestorer.exchange}. It may know better what we know of its phones: it was cut off from who told us.
         """
-        self._donor.serve(node, Errand(SYNC))
+        if self._config.sync:
+            self.newcomer.is_told_by(node)
+            self._restores.begin_now(node, inf)
 
     def _put_record(self, node: ClusterNode, binding: Binding, age: float) -> Any:
         full = None

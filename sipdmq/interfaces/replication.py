@@ -200,15 +200,10 @@ class IRestorer(IChannelPeer):
             it to the Kamailio alone.
         """
 
-
-class ISyncDonor(Interface):
-    """
-    An L{IChannelPeer} that can send a newcomer everything, also one that has not asked for it.
-    """
-
-    def serve(node):
+    def exchange(node):
         """
-        Put (L{IReplicator.put_for}) all that there is, paged and paced. One sync of a node at a time.
+        In place of L{node_joined<IChannelPeer.node_joined>}, for a Kamailio that will not ask for what we have: ask it,
+        and then put what counts of all that there is.
 
         @param node: the L{ClusterNode<sipdmq.records.ClusterNode>}
         """
