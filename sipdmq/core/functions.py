@@ -324,7 +324,7 @@ class NodeFunctions:
                     raise ValueError(f"relay to '{to}': {error.reason}") from None
             to = (Destination(to or message.uri_text),)
         is_unproven = self._authenticator is not None and not request.user
-        if is_unproven and request.method == "INVITE" and request.source.protocol is Protocol.UDP:
+        if is_unproven and request.source.protocol is Protocol.UDP:
             request.transaction.hold_small()
         self._proxy.relay(
             request.transaction,

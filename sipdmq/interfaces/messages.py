@@ -161,9 +161,9 @@ class IServerTransaction(Interface):
 
     def hold_small():
         """
-        Of an INVITE that came over UDP from somebody who has not proved to be there: a refusal that would make all that
-        was sent to him three times as much as came from him is shortened, and not repeated beyond that. It is sent
-        once in any case, and a 2xx as it is.
+        Of a request that came over UDP from somebody who has not proved to be there: a refusal that would make all that
+        was sent to him three times as much as came from him is shortened, and one of an INVITE not repeated by a timer
+        beyond that. It is sent once in any case, and a 2xx as it is.
         """
 
     def forget_request():
