@@ -202,9 +202,13 @@ class DialogTests(ProxyTestCase):
         self.user.destinations = lambda verdict: ()
         self.transport.sent.clear()
 
-    def in_dialog(self, method: str, is_from_caller: bool = True, number: int = 2, routes: bool = True) -> None:
+    def in_dialog(
+        self, method: str, is_from_caller: bool = True, number: int = 2, routes: bool = True, hops: int = 70
+    ) -> None:
         """
         One of them sends a request along the route set.
+
+        @param hops: its Max-Forwards.
         """
         tags = ("f1", "t1") if is_from_caller else ("t1", "f1")
         route_set = self.route_set if is_from_caller else self.record_routes
@@ -219,7 +223,7 @@ class DialogTests(ProxyTestCase):
             cseq=f"{number} {method}",
             headers=[f"Route: {route}" for route in route_set] if routes else (),
         )
-        self.receive(data, source)
+        self.receive(data.replace(b"Max-Forwards: 70", b"Max-Forwards: %d" % hops), source)
 
     def where(self, method: str) -> list[str]:
         """
@@ -322,6 +326,26 @@ class DialogTests(ProxyTestCase):
         self.in_dialog("INVITE")
         self.assertEqual(self.where("INVITE"), [f"udp:{BOB}:5060"])
         self.assertEqual(self.calls.events[-1], ("answered", 200))
+
+    def test_what_is_never_relayed_is_not_relayed_in_a_dialog_either(self) -> None:
+        """
+        Whoever hands it to the proxy.
+        """
+        self.call(to(BOB), "sip:bob@example.org")
+        for method in ("KDMQ", "REGISTER"):
+            self.in_dialog(method)
+            self.assertEqual((self.upstream()[-1], self.sent(method)), (403, []))
+            self.transport.sent.clear()
+
+    def test_hops_are_counted(self) -> None:
+        """
+        A request that comes around again and again within its dialog ends by Max-Forwards (§16.3 step 3).
+        """
+        self.call(to(BOB), f"sip:bob@{BOB}")
+        self.in_dialog("INFO", hops=1)
+        self.assertEqual(self.last("INFO").max_forwards, 0)
+        self.in_dialog("INFO", number=3, hops=0)
+        self.assertEqual((self.upstream(), len(self.sent("INFO"))), ([483], 1))
 
     def test_without_our_route_it_is_no_dialog_of_ours(self) -> None:
         self.call(to(BOB), f"sip:bob@{BOB}")
