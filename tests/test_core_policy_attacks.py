@@ -261,7 +261,7 @@ class AmplificationTests(AttackTestCase):
     def test_what_is_no_request_at_all(self) -> None:
         for data in (
             b"\r\n\r\n", b"x", b"INVITE", b"INVITE sip:a SIP/2.0\r\n\r\n", b"SIP/2.0 200 OK\r\n\r\n",
-            b"X sip:a SIP/2.0\r\nv:SIP/2.0/UDP h\r\n\r\n", b"X sip:a SIP/9.0\r\nv:SIP/2.0/UDP h\r\ni:1\r\n\r\n",
+            b"X sip:a SIP/2.0\r\nv:SIP/2.0/UDP h\r\n\r\n", b"X a:b SIP/2.0\r\nv:SIP/2.0/UDP h\r\n\r\n",
         ):  # fmt: skip
             _, size = self.sizes(data)
             self.assertLess(size, AMPLIFICATION * len(data))
