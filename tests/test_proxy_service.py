@@ -75,6 +75,20 @@ class RefusalTests(ProxyTestCase):
         self.receive(data)
         self.assert_refused(483)
 
+    def test_sips_is_for_tls_alone(self) -> None:
+        """
+        RFC 5630 §3.1.3: nobody else hears of it. A Route makes no difference but where it goes (§16.6 step 7).
+        """
+        phone = binding(f"sip:bob@{BOB}")
+        self.route_to(Destination(phone.contact, binding=phone))
+        self.request(uri="sips:bob@example.org")
+        self.assertEqual((self.upstream(), self.sent("INVITE")), ([100, 480], []))
+        self.route_to(Destination(f"sips:bob@{BOB}"))
+        via = "SIP/2.0/UDP 198.51.100.7:5062;branch=z9hG4bK2"
+        self.request(uri="sips:bob@example.org", headers=(f"Route: <sip:{CAROL};lr>",), via=via)
+        ((_, target),) = (each for each in self.transport.sent if each[0] in self.sent("INVITE"))
+        self.assertEqual((target.protocol, target.host), (Protocol.TLS, CAROL))
+
     def test_no_breadth_left(self) -> None:
         self.request(headers=("Max-Breadth: 0",))
         self.assert_refused(440)
@@ -374,6 +388,28 @@ class DialogTests(ProxyTestCase):
         self.assertEqual(ack.max_forwards, 69)
         self.assertEqual(len(ack.vias), 2)
         self.assertEqual(self.calls.events[-1], ("ack", "ACK"))
+
+    def test_a_connection_that_is_gone_leads_to_nobody_else(self) -> None:
+        """
+        Where the cookie names nothing but the connection, the Request-URI is no way either (RFC 5626 §11.5).
+        """
+        self.alice = PHONE_TCP
+        self.call(to(BOB), f"sip:bob@{BOB}", "sip:alice@10.0.0.1;transport=tcp")
+        self.contacts = (f"sip:alice@{CAROL}", self.contacts[1])
+        self.in_dialog("BYE", False)
+        self.assertEqual((len(self.sent(430, BOB)), self.sent("BYE")), (1, []))
+
+    def test_a_path_leads_there(self) -> None:
+        """
+        RFC 3327 §5.3: a request for a binding with a Path has it as its Route, and goes to the edge proxy on top of it.
+        """
+        path = f"<sip:{CAROL};lr>"
+        phone = binding(f"sip:bob@{BOB}:5070", path=path, received=f"sip:{BOB}:40001")
+        self.route_to(Destination(phone.contact, path=path, binding=phone))
+        self.request()
+        self.assertEqual(self.where("INVITE"), [f"udp:{CAROL}:5060"])
+        invite = self.last("INVITE")
+        self.assertEqual((invite.headers.get("route"), invite.uri_text), (path, phone.contact))
 
     def test_the_way_of_the_path(self) -> None:
         """
