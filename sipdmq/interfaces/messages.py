@@ -244,6 +244,15 @@ class IRequestSender(Interface):
         @return: L{IClientTransaction}
         """
 
+    def user_of(request):
+        """
+        Who has sent a request that has come back to us: unchanged but for what we wrote into our own Via when it
+        arrived, and while its transaction waits for an answer.
+
+        @param request: L{Request<sipdmq.sip.message.Request>} as it was received.
+        @return: L{IClientUser}; L{None} for any other request.
+        """
+
     def send_stateless(message, target):
         """
         Send once, without transaction: the ACK for a 2xx, or a response to an ACK-less request. A request gets a Via
