@@ -83,7 +83,7 @@ class SpiralTests(PolicyTestCase):
         """
         self.register("alice", CAROL)
         self.forward("bob", "alice")
-        sent = self.ask_with_password("INVITE", "sip:bob@example.org")
+        sent = self.ask_with_password("INVITE", "sip:bob@example.org", body=b"v=0")
         ((copy, _),) = ((message, address) for message, address in sent if address == US)
         data = format_message(copy)
         for old, new in (
@@ -95,6 +95,7 @@ class SpiralTests(PolicyTestCase):
             (b"Via: SIP/2.0/UDP 192.0.2.1:5060", b"Via: SIP/2.0/UDP 192.0.2.1:5061"),
             (b"Via: SIP/2.0/UDP 192.0.2.1:5060", b"Via: SIP/2.0/UDP 192.0.2.2:5060"),
             (b"\r\n\r\n", b"\r\nSubject: x\r\n\r\n"),
+            (b"v=0", b"v=1"),
         ):
             self.assertIn(old, data)
             self.assert_refused(self.receive(data.replace(old, new, 1), US), 407, US)
