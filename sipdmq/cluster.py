@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from sipdmq import __version__
 from sipdmq.config import NodeConfig
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from sipdmq.watching import Watching
 
 __all__ = ["Cluster", "local_name", "make_cluster"]
+
+log = Logger()
 
 FAREWELL_TIME: Final = 1.0
 """Seconds that a stopping node waits for its farewell to be heard."""
@@ -214,6 +217,8 @@ def make_cluster(
     @param dialogs: L{None} where C{[dialog]} is off.
     @raise ConfigError: something in C{[dmq]} cannot be used.
     """
+    if not config.auth.secret:
+        log.warn("[auth] secret is empty: other nodes of the cluster cannot check nonces and dialogs of this one")
     dmq, usrloc = config.dmq, config.usrloc
     listener = listeners[config.node.listen.index(listener_of(config))]
     callback = load_event_callback(config)

@@ -47,6 +47,9 @@ class FakeProxy(RecordingUser):
         self._events.append(("relay", request.method, caller))
         self.relays.append((request, tuple(destinations), record_route, caller))
 
+    def caller_of(self, request: Request) -> str:
+        return ""
+
     def follow(self, transaction: IServerTransaction, verdict: RouteVerdict, *, caller: str) -> None:
         if self.refusal is not None:
             raise self.refusal

@@ -399,3 +399,20 @@ def statuses(sent: Sequence[tuple[Any, Target]]) -> list[int | str]:
     What was sent, by status or method.
     """
     return [what(message) for message, _ in sent]
+
+
+def watch_comparisons(test: SynchronousTestCase, module: Any) -> list[Any]:
+    """
+    See what is compared with C{compare_digest}, in a time that does not tell how much of it is right.
+
+    @param module: which imports it, or C{hmac} itself.
+    @return: grows by the second value of each comparison.
+    """
+    compared: list[Any] = []
+
+    def compare(one: Any, other: Any) -> bool:
+        compared.append(other)
+        return bool(one == other)
+
+    test.patch(module, "compare_digest", compare)
+    return compared

@@ -50,6 +50,7 @@ def write_users(path: Path, *names: str) -> None:
 class PolicyTestCase(SynchronousTestCase):
     """
     @ivar policy: in place of the default one.
+    @ivar config: of the node.
     """
 
     is_guarded = True
@@ -59,22 +60,23 @@ class PolicyTestCase(SynchronousTestCase):
     policy: Any = None
     presence = PresenceConfig()
     trusted: tuple[Any, ...] = ()
+    secret = ""
     gateways: Mapping[str, GatewayConfig] = {}
 
     def setUp(self) -> None:
         folder = Path(self.mktemp())
         folder.mkdir()
         write_users(folder / "users", "alice@example.org", "bob@example.org", "a b@example.org")
-        config = NodeConfig(
+        self.config = NodeConfig(
             str(folder / "node.ini"),
             node=NodeSection(listen=self.listeners, domains=self.domains, trusted=self.trusted),
             gateways=self.gateways,
-            auth=AuthConfig(enable=self.is_guarded, algorithms=self.algorithms),
+            auth=AuthConfig(enable=self.is_guarded, algorithms=self.algorithms, secret=self.secret),
             presence=self.presence,
         )
         if self.policy is not None:
             self.patch(composition, "load_policy", lambda config: self.policy)
-        self.memory = MemoryNode(self, config)
+        self.memory = MemoryNode(self, self.config)
         self._branches = 0
 
     def number(self, name: str) -> float:

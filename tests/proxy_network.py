@@ -78,6 +78,8 @@ class FakeResolver:
         if not uri.host.replace(".", "").isdigit():
             return fail(UnreachableError(f"no address for {uri.host}"))
         protocol = Protocol.TCP if uri.params.get("transport") == "tcp" else Protocol.UDP
+        if uri.scheme == "sips":
+            protocol = Protocol.TLS
         return succeed((Target(protocol, uri.host, uri.port or DEFAULT_PORT),))
 
 

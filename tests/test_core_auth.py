@@ -4,6 +4,7 @@ Who sent a request: what is asked, what is accepted, and what nobody gets throug
 
 from __future__ import annotations
 
+import hmac
 from random import Random
 from typing import Any
 
@@ -21,7 +22,7 @@ from sipdmq.interfaces.credentials import ICredentialStore
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.sip.message import Request
 from tests.digest_client import DigestClient, hash_of, read_challenge
-from tests.fakes import request
+from tests.fakes import request, watch_comparisons
 from tests.location_store_tests import EPOCH
 
 ALL = ("SHA-512-256", "SHA-256", "MD5")
@@ -240,6 +241,18 @@ class WrongTests(AuthTestCase):
         ha2 = hash_of("MD5", f"REGISTER:sip:{REALM}")
         response = hash_of("MD5", f"{'0' * 32}:{challenge['nonce']}:00000001:{self.client.cnonce}:auth:{ha2}")
         self.assert_challenge(self.failure(self.register(f'{value}, response="{response}"')), stale=False)
+
+    def test_how_much_of_an_answer_is_right_cannot_be_measured(self) -> None:
+        """
+        It is compared in constant time, and as much is computed for a user that does not exist.
+        """
+        compared = watch_comparisons(self, hmac)
+        for username, password in (("alice", "alice-secret"), ("alice", "wrong"), ("nobody", "x")):
+            self.client = DigestClient(username, password)
+            value = self.challenged().credentials("REGISTER", f"sip:{REALM}")
+            compared.clear()
+            maybeDeferred(self.auth.check, self.register(value), REALM, False).addErrback(lambda failure: None)
+            self.assertIn(read_challenge(value)["response"], compared, username)
 
     def test_a_wrong_answer_can_be_told_from_none(self) -> None:
         self.client.password = "wrong"

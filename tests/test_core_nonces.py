@@ -4,11 +4,13 @@ Nonces that carry their own proof, and what is remembered of their use.
 
 from __future__ import annotations
 
+import hmac
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq.core.nonces import RETRANSMISSION, WINDOW, Nonces
+from tests.fakes import watch_comparisons
 from tests.location_store_tests import EPOCH
 
 KEY = b"k" * 32
@@ -63,6 +65,16 @@ class ProofTests(NonceTestCase):
         for at, old in enumerate(nonce):
             new = "0" if old != "0" else "1"
             self.assertIsNone(self.nonces.made_at(nonce[:at] + new + nonce[at + 1 :]), at)
+
+    def test_how_much_of_it_is_right_cannot_be_measured(self) -> None:
+        """
+        The proof is compared in constant time.
+        """
+        compared = watch_comparisons(self, hmac)
+        nonce = self.make()
+        for text in (nonce, f"{nonce[:-1]}z"):
+            self.nonces.made_at(text)
+            self.assertEqual(compared.pop(), text[-20:])
 
     def test_whatever_a_stranger_writes_is_none(self) -> None:
         nonce = self.make()

@@ -177,28 +177,36 @@ class AmplificationTests(AttackTestCase):
             self.attack(method, "sip:nobody@example.org", from_="<sip:alice@example.org>;tag=1")
         self.assertEqual(self.pump(40), [])
 
-    def final_response(self, status: int, padding: int, size: int) -> tuple[list[int], int]:
+    def final_response(
+        self, status: int, padding: int, size: int, method: str = "INVITE", again: int = 0
+    ) -> tuple[list[int], int]:
         """
-        A stranger's INVITE to bob, who answers it with a final response; nobody acknowledges that.
+        A stranger's request to bob, who answers it with a final response; nobody acknowledges that.
 
         @param padding: characters of a header of the response.
-        @param size: of the INVITE.
+        @param size: of the request.
+        @param again: so often it comes once more before the response, and so often after it.
         @return: the final responses that were sent within 40 s, by size, and all bytes that were.
         """
-        headers = ["Contact: <sip:m@elsewhere.example>", f"Subject: {'x' * padding}"]
-        invite = self.build(
-            "INVITE", "sip:bob@example.org", STRANGER, from_="<sip:m@elsewhere.example>;tag=m1", headers=headers[:1],
-            call_id=f"{status}x{padding}x{size}",
+        asked = self.build(
+            method, "sip:bob@example.org", STRANGER, from_="<sip:m@elsewhere.example>;tag=m1",
+            headers=["Contact: <sip:m@elsewhere.example>"], call_id=f"{status}x{padding}x{size}x{again}",
         )  # fmt: skip
-        invite = invite.replace(b"\r\n\r\n", b"\r\nSubject: %s\r\n\r\n" % (b"x" * (size - len(invite) - 11)), 1)
-        self.assertEqual(len(invite), size)
-        sent = self.memory.receive(invite, *STRANGER)
+        asked = asked.replace(b"\r\n\r\n", b"\r\nSubject: %s\r\n\r\n" % (b"x" * (size - len(asked) - 11)), 1)
+        self.assertEqual(len(asked), size)
+        sent = self.memory.receive(asked, *STRANGER)
         (data,) = (data for data, address in sent if address == BOB)
         request = parse_message(data)
         assert isinstance(request, Request)
-        sent += self.memory.receive(format_message(response_to(request, 180, "t1")), *BOB)
+        for _ in range(again):
+            sent += self.memory.receive(asked, *STRANGER)
+        if method == "INVITE":
+            sent += self.memory.receive(format_message(response_to(request, 180, "t1")), *BOB)
         response = response_to(request, status, "t1", [("Subject", "x" * padding)])
         sent += self.memory.receive(format_message(response), *BOB)
+        self.memory.take_sent()
+        for _ in range(again):
+            sent += self.memory.receive(asked, *STRANGER)
         self.memory.take_sent()
         self.memory.reactor.pump([0.25] * 160)
         sent += self.memory.take_sent()
@@ -212,12 +220,24 @@ class AmplificationTests(AttackTestCase):
         """
         for padding in (0, 300, 2000):
             for size in (400, 500, 900):
-                finals, total = self.final_response(486, padding, size)
-                self.assertLess(total, AMPLIFICATION * size, (padding, size))
-                self.assertGreater(len(finals), 0, (padding, size))
+                for again in (0, 2):
+                    finals, total = self.final_response(486, padding, size, again=again)
+                    self.assertLess(total, AMPLIFICATION * size * (1 + 2 * again), (padding, size))
+                    self.assertGreater(len(finals), 0, (padding, size))
         finals, _ = self.final_response(603, 300, 1200)
         self.assertGreater(len(finals), 2)
         self.assertGreater(finals[0], 500)  # as bob wrote it
+
+    def test_a_refusal_of_another_request(self) -> None:
+        """
+        Each copy of it is answered by one that is less than three times as long.
+        """
+        for padding in (0, 300, 2000):
+            for size in (300, 500, 900):
+                finals, _ = self.final_response(486, padding, size, "MESSAGE", again=2)
+                self.assertEqual(len(finals), 3, (padding, size))
+                self.assertLess(max(finals), AMPLIFICATION * size, (padding, size))
+        self.assertGreater(self.final_response(603, 300, 1200, "MESSAGE")[0][0], 500)  # as bob wrote it
 
     def test_who_asks_again_is_answered_again(self) -> None:
         """
@@ -239,7 +259,10 @@ class AmplificationTests(AttackTestCase):
         self.assertGreater(len(self.pump(31)), 7)
 
     def test_what_is_no_request_at_all(self) -> None:
-        for data in (b"\r\n\r\n", b"x", b"INVITE", b"INVITE sip:a SIP/2.0\r\n\r\n", b"SIP/2.0 200 OK\r\n\r\n"):
+        for data in (
+            b"\r\n\r\n", b"x", b"INVITE", b"INVITE sip:a SIP/2.0\r\n\r\n", b"SIP/2.0 200 OK\r\n\r\n",
+            b"X sip:a SIP/2.0\r\nv:SIP/2.0/UDP h\r\n\r\n", b"X a:b SIP/2.0\r\nv:SIP/2.0/UDP h\r\n\r\n",
+        ):  # fmt: skip
             _, size = self.sizes(data)
             self.assertLess(size, AMPLIFICATION * len(data))
 

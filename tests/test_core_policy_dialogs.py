@@ -4,11 +4,15 @@ What follows within a dialog through the whole node: who may send it, where it m
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sipdmq.records import Protocol, Source
 from sipdmq.sip.message import response_to
 from sipdmq.sip.parser import parse_message
 from sipdmq.sip.writer import format_message
+from tests.digest_client import DigestClient
 from tests.fakes import UDP
+from tests.memory_node import MemoryNode
 from tests.policy_network import BOB, CAROL, NODE, Sent
 from tests.test_core_policy_attacks import TARGET, VICTIM, AttackTestCase
 
@@ -151,6 +155,39 @@ class DialogTests(DialogTestCase):
             source = Source(Protocol.UDP, *CAROL, UDP)
             transactions.transport_failed(transactions.transport.response_target(parse_message(data), source), "gone")
         self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class OtherNodeTests(DialogTestCase):
+    """
+    What one node of a cluster has given out is good at all, if they have the same secret.
+    """
+
+    secret = "the same on all nodes"
+
+    def go_to_another(self, secret: str = "") -> None:
+        """
+        From now on phones send to a node that knows nothing of them.
+
+        @param secret: by default the same.
+        """
+        auth = replace(self.config.auth, secret=secret or self.secret)
+        self.memory = MemoryNode(self, replace(self.config, auth=auth))
+
+    def test_a_dialog_goes_on(self) -> None:
+        self.go_to_another()
+        self.assert_relayed(self.within("INFO"), BOB, "INFO")
+        self.go_to_another("one of its own, sadly")
+        self.assert_refused(self.within("INFO"), 403, CAROL)
+
+    def test_a_nonce_is_good(self) -> None:
+        ((challenge, _),) = self.ask("REGISTER", "sip:example.org", to="<sip:alice@example.org>")
+        client = DigestClient("alice", "alice")
+        client.take(challenge.headers.get_all("www-authenticate"))
+        for secret, status in (("", 200), ("one of its own, sadly", 401)):
+            self.go_to_another(secret)
+            headers = [f"Authorization: {client.credentials('REGISTER', 'sip:example.org')}"]
+            sent = self.ask("REGISTER", "sip:example.org", to="<sip:alice@example.org>", headers=headers)
+            self.assert_refused(sent, status)
 
 
 class ExtensionTests(DialogTestCase):

@@ -21,7 +21,7 @@ GATEWAY = ("203.0.113.50", 5080)
 
 class AskingPolicy(DefaultPolicy):
     """
-    Asks about each INVITE before anything else, and some afterwards.
+    Asks about each INVITE and MESSAGE before anything else, and some afterwards.
 
     @ivar asked: what it waits for.
     """
@@ -31,7 +31,7 @@ class AskingPolicy(DefaultPolicy):
         self.asks_afterwards = False
 
     async def route(self, request: Any, node: Any) -> None:
-        if request.method == "INVITE" and not self.asks_afterwards:
+        if request.method in ("INVITE", "MESSAGE") and not self.asks_afterwards:
             self.asked.append(Deferred())
             await self.asked[-1]
         await super().route(request, node)
@@ -78,6 +78,17 @@ class AskingTests(PolicyTestCase):
         sent = self.sent_when_it_goes_on()
         self.assertEqual((self.relayed(sent), self.answers(sent, CAROL)), ([], [487]))
         self.assertEqual(self.number("proxy.relayed"), 0)
+
+    def test_a_refusal_of_who_has_shown_no_password_is_not_repeated(self) -> None:
+        """
+        No timer sends anything to an address that may be somebody else's.
+        """
+        from_ = "<sip:carol@elsewhere.example>;tag=f1"
+        for method in ("INVITE", "MESSAGE"):
+            self.policy.asked.clear()
+            self.receive(self.build(method, "sip:alice@example.org", CAROL, from_=from_, call_id=method), CAROL)
+            sent = self.sent_when_it_goes_on()
+            self.assertEqual((self.answers(sent, CAROL), self.pump(40)), ([480], []), method)
 
     def test_it_waits_for_too_long(self) -> None:
         self.receive(self.data, CAROL)

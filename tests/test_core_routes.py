@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipdmq.core import cookies
 from sipdmq.core.cookies import (
     MAX_MOVES,
     DialogSide,
@@ -23,7 +24,7 @@ from sipdmq.core.routes import Faced, RouteVerdict, face_caller, preprocess
 from sipdmq.errors import ParseError
 from sipdmq.sip.message import response_to
 from sipdmq.sip.uri import parse_sip_uri
-from tests.fakes import request
+from tests.fakes import request, watch_comparisons
 from tests.proxy_network import KEY, is_ours
 
 CALLER = Side("0123456789abcdef0123456789abcdef1")
@@ -199,6 +200,16 @@ class DialogTests(RoutesTestCase):
             self.assertFalse(self.run_on(route.replace(cookie, text)).is_in_dialog)
         for text in ("", "x", cookie[:-1], cookie[:22], cookie + "A", "A" * 99, "A" * 22, "A" * 101, "%41" * 10):
             self.assertFalse(self.run_on(route.replace(cookie, text)).is_in_dialog)
+
+    def test_how_much_of_a_cookie_is_right_cannot_be_measured(self) -> None:
+        """
+        Its keyed hash is compared in constant time.
+        """
+        compared = watch_comparisons(self, cookies)
+        for is_callers, tags in ((True, "f1 t1"), (False, "t1 f1")):
+            self.assertTrue(self.run_on(self.ours(is_callers=is_callers), tags=tags).is_in_dialog)
+            self.assertFalse(self.run_on(self.ours(is_callers=is_callers), tags="f2 t2").is_in_dialog)
+        self.assertEqual([len(each) for each in compared], [10] * 7)
 
     def test_not_where_a_user_or_no_lr_shows_that_it_is_not_what_we_wrote(self) -> None:
         route = self.ours()

@@ -49,6 +49,11 @@ class FakeSender:
     ) -> None:
         self.sent.append((self._clock.seconds(), targets[0].host, request, IClientUser(user)))
 
+    def user_of(self, request: Request) -> None:
+        """
+        Nothing comes back.
+        """
+
     def send_stateless(self, message: Any, target: Target) -> None:
         raise NotImplementedError
 

@@ -8,15 +8,20 @@ import errno
 import os
 import signal
 import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from twisted.application.service import IService
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from sipdmq import node
-from sipdmq.config import NodeConfig, NodeSection
+from sipdmq.config import AuthConfig, DMQConfig, NodeConfig, NodeSection
 from sipdmq.errors import ConfigError, UnreachableError
 from sipdmq.records import Listener, Protocol
+from sipdmq.sip.uri import parse_sip_uri
 from sipdmq.transport import bind
 from tests.memory_node import FakeSocket, MemoryNode, MemoryReactor
 
@@ -148,6 +153,41 @@ class NodeTests(SynchronousTestCase):
         self.assertEqual(self.memory.reactor.getDelayedCalls(), [])
         self.assertEqual([port.is_listening for port in self.memory.reactor.ports], [False, False])
         self.assertNotEqual(signal.getsignal(signal.SIGUSR2), before)
+
+
+class WarningTests(SynchronousTestCase):
+    """
+    What the operator is told at the start.
+    """
+
+    def warnings(self, **changes: Any) -> list[str]:
+        """
+        @param changes: other sections.
+        @return: what the log says in earnest while the node starts.
+        """
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        try:
+            MemoryNode(self, replace(CONFIG, **changes))
+        finally:
+            globalLogPublisher.removeObserver(events.append)
+        return [str(formatEvent(event)) for event in events if event["log_level"] >= LogLevel.warn]
+
+    def guarded(self, secret: str = "") -> AuthConfig:
+        users = Path(self.mktemp())
+        users.touch()
+        return AuthConfig(enable=True, users=str(users.absolute()), secret=secret)
+
+    def test_without_authentication(self) -> None:
+        (warning,) = self.warnings()
+        self.assertIn("[auth] enable = no: whoever reaches this node can register as any user", warning)
+        self.assertEqual(self.warnings(auth=self.guarded()), [])
+
+    def test_a_cluster_without_a_secret(self) -> None:
+        dmq = DMQConfig(server_address=parse_sip_uri("sip:127.0.31.9:5060"))
+        (warning,) = self.warnings(auth=self.guarded(), dmq=dmq)
+        self.assertIn("[auth] secret is empty", warning)
+        self.assertEqual(self.warnings(auth=self.guarded("0" * 64), dmq=dmq), [])
 
 
 class SteadyEpochTests(SynchronousTestCase):

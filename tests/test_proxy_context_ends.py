@@ -38,6 +38,7 @@ class TimerCTests(ProxyTestCase):
         for _ in range(3):
             self.answer(183)
             self.pump(150)
+        self.assertEqual(self.sent("CANCEL"), [])
         self.answer(100)  # which does not (§16.7 step 2)
         self.pump(36)
         self.assertEqual(len(self.sent("CANCEL")), 1)

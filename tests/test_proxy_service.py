@@ -75,6 +75,20 @@ class RefusalTests(ProxyTestCase):
         self.receive(data)
         self.assert_refused(483)
 
+    def test_sips_is_for_tls_alone(self) -> None:
+        """
+        RFC 5630 §3.1.3: nobody else hears of it. A Route makes no difference but where it goes (§16.6 step 7).
+        """
+        phone = binding(f"sip:bob@{BOB}")
+        self.route_to(Destination(phone.contact, binding=phone))
+        self.request(uri="sips:bob@example.org")
+        self.assertEqual((self.upstream(), self.sent("INVITE")), ([100, 480], []))
+        self.route_to(Destination(f"sips:bob@{BOB}"))
+        via = "SIP/2.0/UDP 198.51.100.7:5062;branch=z9hG4bK2"
+        self.request(uri="sips:bob@example.org", headers=(f"Route: <sip:{CAROL};lr>",), via=via)
+        ((_, target),) = (each for each in self.transport.sent if each[0] in self.sent("INVITE"))
+        self.assertEqual((target.protocol, target.host), (Protocol.TLS, CAROL))
+
     def test_no_breadth_left(self) -> None:
         self.request(headers=("Max-Breadth: 0",))
         self.assert_refused(440)
@@ -202,9 +216,13 @@ class DialogTests(ProxyTestCase):
         self.user.destinations = lambda verdict: ()
         self.transport.sent.clear()
 
-    def in_dialog(self, method: str, is_from_caller: bool = True, number: int = 2, routes: bool = True) -> None:
+    def in_dialog(
+        self, method: str, is_from_caller: bool = True, number: int = 2, routes: bool = True, hops: int = 70
+    ) -> None:
         """
         One of them sends a request along the route set.
+
+        @param hops: its Max-Forwards.
         """
         tags = ("f1", "t1") if is_from_caller else ("t1", "f1")
         route_set = self.route_set if is_from_caller else self.record_routes
@@ -219,7 +237,7 @@ class DialogTests(ProxyTestCase):
             cseq=f"{number} {method}",
             headers=[f"Route: {route}" for route in route_set] if routes else (),
         )
-        self.receive(data, source)
+        self.receive(data.replace(b"Max-Forwards: 70", b"Max-Forwards: %d" % hops), source)
 
     def where(self, method: str) -> list[str]:
         """
@@ -323,6 +341,26 @@ class DialogTests(ProxyTestCase):
         self.assertEqual(self.where("INVITE"), [f"udp:{BOB}:5060"])
         self.assertEqual(self.calls.events[-1], ("answered", 200))
 
+    def test_what_is_never_relayed_is_not_relayed_in_a_dialog_either(self) -> None:
+        """
+        Whoever hands it to the proxy.
+        """
+        self.call(to(BOB), "sip:bob@example.org")
+        for method in ("KDMQ", "REGISTER"):
+            self.in_dialog(method)
+            self.assertEqual((self.upstream()[-1], self.sent(method)), (403, []))
+            self.transport.sent.clear()
+
+    def test_hops_are_counted(self) -> None:
+        """
+        A request that comes around again and again within its dialog ends by Max-Forwards (§16.3 step 3).
+        """
+        self.call(to(BOB), f"sip:bob@{BOB}")
+        self.in_dialog("INFO", hops=1)
+        self.assertEqual(self.last("INFO").max_forwards, 0)
+        self.in_dialog("INFO", number=3, hops=0)
+        self.assertEqual((self.upstream(), len(self.sent("INFO"))), ([483], 1))
+
     def test_without_our_route_it_is_no_dialog_of_ours(self) -> None:
         self.call(to(BOB), f"sip:bob@{BOB}")
         self.in_dialog("BYE", routes=False)
@@ -350,6 +388,28 @@ class DialogTests(ProxyTestCase):
         self.assertEqual(ack.max_forwards, 69)
         self.assertEqual(len(ack.vias), 2)
         self.assertEqual(self.calls.events[-1], ("ack", "ACK"))
+
+    def test_a_connection_that_is_gone_leads_to_nobody_else(self) -> None:
+        """
+        Where the cookie names nothing but the connection, the Request-URI is no way either (RFC 5626 §11.5).
+        """
+        self.alice = PHONE_TCP
+        self.call(to(BOB), f"sip:bob@{BOB}", "sip:alice@10.0.0.1;transport=tcp")
+        self.contacts = (f"sip:alice@{CAROL}", self.contacts[1])
+        self.in_dialog("BYE", False)
+        self.assertEqual((len(self.sent(430, BOB)), self.sent("BYE")), (1, []))
+
+    def test_a_path_leads_there(self) -> None:
+        """
+        RFC 3327 §5.3: a request for a binding with a Path has it as its Route, and goes to the edge proxy on top of it.
+        """
+        path = f"<sip:{CAROL};lr>"
+        phone = binding(f"sip:bob@{BOB}:5070", path=path, received=f"sip:{BOB}:40001")
+        self.route_to(Destination(phone.contact, path=path, binding=phone))
+        self.request()
+        self.assertEqual(self.where("INVITE"), [f"udp:{CAROL}:5060"])
+        invite = self.last("INVITE")
+        self.assertEqual((invite.headers.get("route"), invite.uri_text), (path, phone.contact))
 
     def test_the_way_of_the_path(self) -> None:
         """

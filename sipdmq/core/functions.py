@@ -160,7 +160,8 @@ class NodeFunctions:
         Find out who sent a request, by his password (RFC 3261 §22). A REGISTER speaks for whom To names, a PUBLISH that
         ends here for whom its Request-URI names, all others for whom From names.
 
-        Found out once, it is not asked again: a policy may do this and then leave the rest to the built-in one.
+        Found out once, it is not asked again: a policy may do this and then leave the rest to the built-in one. Nor is
+        it for what we have relayed to ourselves (L{IProxy.caller_of<sipdmq.interfaces.routing.IProxy.caller_of>}).
 
         @return: C{"alice@example.org"}, also in C{request.user} from now on; empty where C{[auth] enable = no}, which
             lets everybody through, and for a copy of a REGISTER or PUBLISH: the node of the cluster that sent it has
@@ -183,13 +184,16 @@ class NodeFunctions:
         realm = authenticator.realm_of(speaks_for)
         if realm is None:
             raise refuse.forbidden("Not Our User")
-        found = authenticator.check(message, realm, not ends_here)
-        name = found if isinstance(found, str) else await found
-        if not authenticator.is_own_identity(name, realm, speaks_for):
-            raise refuse.forbidden("Not Your Name")
-        request.user = f"{name}@{realm}"
+        caller = "" if ends_here else self._proxy.caller_of(request.transaction.request)
+        if not caller:
+            found = authenticator.check(message, realm, not ends_here)
+            name = found if isinstance(found, str) else await found
+            if not authenticator.is_own_identity(name, realm, speaks_for):
+                raise refuse.forbidden("Not Your Name")
+            caller = f"{name}@{realm}"
+        request.user = caller
         request.realm = realm
-        return request.user
+        return caller
 
     def save(self, request: RoutedRequest) -> None:
         """
@@ -324,7 +328,7 @@ class NodeFunctions:
                     raise ValueError(f"relay to '{to}': {error.reason}") from None
             to = (Destination(to or message.uri_text),)
         is_unproven = self._authenticator is not None and not request.user
-        if is_unproven and request.method == "INVITE" and request.source.protocol is Protocol.UDP:
+        if is_unproven and request.source.protocol is Protocol.UDP:
             request.transaction.hold_small()
         self._proxy.relay(
             request.transaction,

@@ -161,9 +161,9 @@ class IServerTransaction(Interface):
 
     def hold_small():
         """
-        Of an INVITE that came over UDP from somebody who has not proved to be there: a refusal that would make all that
-        was sent to him three times as much as came from him is shortened, and not repeated beyond that. It is sent
-        once in any case, and a 2xx as it is.
+        Of a request that came over UDP from somebody who has not proved to be there: a refusal that would make all that
+        was sent to him three times as much as came from him is shortened, and one of an INVITE not repeated by a timer
+        beyond that. It is sent once in any case, and a 2xx as it is.
         """
 
     def forget_request():
@@ -242,6 +242,15 @@ class IRequestSender(Interface):
         @param timers: L{RequestTimers<sipdmq.sip.timers.RequestTimers>} in place of the usual ones, of a few lengths
             that the configuration knows; L{None}: those of RFC 3261.
         @return: L{IClientTransaction}
+        """
+
+    def user_of(request):
+        """
+        Who has sent a request that has come back to us: unchanged but for what we wrote into our own Via when it
+        arrived, and while its transaction waits for an answer.
+
+        @param request: L{Request<sipdmq.sip.message.Request>} as it was received.
+        @return: L{IClientUser}; L{None} for any other request.
         """
 
     def send_stateless(message, target):

@@ -52,6 +52,15 @@ class IProxy(Interface):
         @raise ParseError: Max-Breadth is no number.
         """
 
+    def caller_of(request):
+        """
+        Who has shown his password for a request that we have relayed to ourselves, since the user who was called has
+        his calls go to another one of ours: nobody can be asked again for what has been removed from it.
+
+        @param request: L{Request<sipdmq.sip.message.Request>} as it was received.
+        @return: C{str}, what was C{caller} in L{relay}; empty for any other request.
+        """
+
     def follow(transaction, verdict, *, caller):
         """
         Forward a request within a dialog along its route set, never by the location store.

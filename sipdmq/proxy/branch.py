@@ -65,6 +65,13 @@ class Branch:
         self._is_given_up = False  # we have cancelled it because it took too long
         self.outcome: Outcome | None = None
 
+    @property
+    def caller(self) -> str:
+        """
+        Whose request it is: the authenticated user, or empty.
+        """
+        return self._context.caller
+
     def start(self, breadth: int) -> None:
         """
         Find the targets, and send.

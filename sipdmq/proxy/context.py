@@ -36,6 +36,7 @@ class ResponseContext:
 
     @ivar request: to be copied: as received, its routes preprocessed.
     @ivar record_route: L{None} if we do not want to see what follows.
+    @ivar caller: the authenticated user, or empty.
     @ivar dialog: of a request within one that may change where its two sides are: what to tell L{Proxy.moved}.
     @ivar is_secure: it is for a C{sips:} URI: by TLS only.
     """
@@ -54,6 +55,7 @@ class ResponseContext:
         "_open",
         "_outcomes",
         "_transaction",
+        "caller",
         "dialog",
         "is_invite",
         "is_secure",
@@ -90,6 +92,7 @@ class ResponseContext:
         self.request = request
         self.record_route = record_route
         self.loop = loop
+        self.caller = ""
         self.dialog: DialogSide | None = None
         self.is_invite = request.method == "INVITE"
         uri = request.uri

@@ -30,6 +30,7 @@ from sipdmq.interfaces.messages import (
     ITransactionUser,
 )
 from sipdmq.interfaces.routing import ICallListener, IProxy
+from sipdmq.proxy.branch import Branch
 from sipdmq.proxy.context import ResponseContext
 from sipdmq.proxy.forward import RecordRoute, check_hops, copy_for, is_looped, is_spiral, read_breadth, routing_seed
 from sipdmq.records import Destination, Listener, Protocol, Source, Target
@@ -200,6 +201,7 @@ class Proxy:
             loop,
             is_new_call and bool(self._call_listeners),
         )
+        context.caller = caller
         self._contexts[transaction] = context
         self._relayed += 1
         if request.method == "INVITE":
@@ -209,6 +211,13 @@ class Proxy:
         elif request.method == "BYE":
             self.tell("bye_relayed", received)
         return context
+
+    def caller_of(self, request: Request) -> str:
+        """
+        See L{IProxy.caller_of}.
+        """
+        user = self.sender.user_of(request)
+        return user.caller if isinstance(user, Branch) else ""
 
     def _check_method(self, request: Request) -> None:
         """

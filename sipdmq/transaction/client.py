@@ -46,6 +46,15 @@ def _bare(request: Request) -> Request:
     return Request(request.method, request.uri_text, _NO_HEADERS)
 
 
+def _below_top_via(request: Request) -> list[str]:
+    """
+    All lines of the header but the topmost Via.
+    """
+    headers = request.headers.copy()
+    headers.remove_first("via")
+    return headers.lines()
+
+
 class ClientTransaction:
     """
     One request to one target.
@@ -109,6 +118,24 @@ class ClientTransaction:
     @property
     def _is_invite(self) -> bool:
         return self._table is INVITE_CLIENT
+
+    @property
+    def user(self) -> IClientUser | None:
+        """
+        Who waits for an answer; L{None} when nobody does.
+        """
+        return None if self._owner is None else self._owner.user
+
+    def has_sent(self, received: Request) -> bool:
+        """
+        Whether a request is this one, back again, and not answered yet. The parameters of our Via may differ: where it
+        came from was written into it.
+        """
+        sent = self.request
+        if received.uri_text != sent.uri_text or received.body != sent.body or "via" not in sent.headers.first:
+            return False
+        via, ours = received.top_via, sent.top_via
+        return (via.host, via.port) == (ours.host, ours.port) and _below_top_via(received) == _below_top_via(sent)
 
     def start(self) -> None:
         """
@@ -232,6 +259,8 @@ class ClientTransaction:
 class TargetedRequest:
     """
     A request on its way to the first of its targets that takes it: a client transaction for each, one after the other.
+
+    @ivar user: who is told what becomes of it.
     """
 
     __slots__ = (
@@ -245,7 +274,7 @@ class TargetedRequest:
         "_prepare",
         "_targets",
         "_timers",
-        "_user",
+        "user",
     )
 
     def __init__(
@@ -260,7 +289,7 @@ class TargetedRequest:
     ) -> None:
         self._layer = layer
         self._original = request
-        self._user = user
+        self.user = user
         self._prepare = prepare
         self._loop = loop
         self._timers = timers
@@ -321,11 +350,11 @@ class TargetedRequest:
             self._current.start()
             return
         if after_timeout or self._is_cancelled:
-            self._user.timed_out()
+            self.user.timed_out()
         elif self._current is None:  # the caller has not got us yet
-            layer.clock.callLater(0, self._user.unreachable, reason)
+            layer.clock.callLater(0, self.user.unreachable, reason)
         else:
-            self._user.unreachable(reason)
+            self.user.unreachable(reason)
 
     def response_received(self, transaction: ClientTransaction, response: Response) -> None:
         """
@@ -345,7 +374,7 @@ class TargetedRequest:
             self._try_next("503", after_timeout=True)
             return
         self._has_response = True
-        self._user.response_received(response)
+        self.user.response_received(response)
 
     def timed_out(self, transaction: ClientTransaction, is_cancelled: bool) -> None:
         """
@@ -354,7 +383,7 @@ class TargetedRequest:
         @param is_cancelled: it was we who gave up.
         """
         if self._has_response or is_cancelled:
-            self._user.timed_out()
+            self.user.timed_out()
         else:
             self._try_next("timeout", after_timeout=True)
 

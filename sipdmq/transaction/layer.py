@@ -30,7 +30,7 @@ from sipdmq.sip.writer import format_message
 from sipdmq.transaction.client import ClientTransaction, Prepare, TargetedRequest
 from sipdmq.transaction.completed import CompletedTransactions
 from sipdmq.transaction.deadlines import Deadlines
-from sipdmq.transaction.keys import response_key, server_key
+from sipdmq.transaction.keys import client_key, response_key, server_key
 from sipdmq.transaction.server import ServerTransaction
 
 __all__ = ["TransactionLayer"]
@@ -256,6 +256,13 @@ class TransactionLayer:
         sending = TargetedRequest(self, request, targets, IClientUser(user), prepare, loop, timers)
         sending.start()
         return sending
+
+    def user_of(self, request: Request) -> IClientUser | None:
+        """
+        See L{IRequestSender.user_of}.
+        """
+        client = self._clients.get(client_key(request.top_via.branch, request.method))
+        return client.user if client is not None and client.has_sent(request) else None
 
     def send_stateless(self, message: Message, target: Target) -> None:
         """

@@ -178,10 +178,11 @@ class ServerTransaction:
 
     def _fitting(self, response: Response) -> bytes:
         """
-        A response whose sender may not have asked for it: a long refusal is shortened to what it says.
+        A response whose sender may not have asked for it: a long refusal is shortened to what it says. Each copy of the
+        request that is still to come will be answered by it.
         """
         data = format_message(response)
-        if len(data) > self._budget and response.status >= 300:
+        if len(data) >= min(self._budget, _AMPLIFICATION * self.size) and response.status >= 300:
             data = format_message(response_to(self.request, response.status, response.to.tag, reason=response.reason))
         return data
 

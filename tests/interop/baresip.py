@@ -11,6 +11,7 @@ import struct
 import wave
 from pathlib import Path
 
+from sipdmq.sip.uri import format_host
 from tests.interop.background import Background
 from tests.interop.programs import ProgramFailed, require
 
@@ -23,6 +24,7 @@ MODULE_PATHS = ("/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules", "/
 TIMEOUT = 10.0
 LIFETIME = 40
 
+#: Of the first phone at an address.
 CONTROL_PORT = 4444
 
 CONFIG = """\
@@ -66,25 +68,38 @@ class Baresip:
     """
 
     def __init__(
-        self, folder: Path, user: str, host: str, node: str, transport: str, secret: str, answers: bool
+        self,
+        folder: Path,
+        user: str,
+        host: str,
+        node: str,
+        transport: str,
+        secret: str,
+        answers: bool,
+        control_port: int = CONTROL_PORT,
     ) -> None:
         """
         Start it.
 
         @param folder: with C{tone.wav}; for TLS also with C{ca.pem} and C{USER-phone.pem}, its certificate and key.
-        @param host: its own address, at which nobody else listens.
-        @param node: the address of the node; with its port for TLS.
+        @param host: its own address, for SIP; for sound it takes one of the machine's, by which others can be reached.
+        @param node: host and port of the node as a URI has them.
         @param secret: the password.
         @param answers: by itself, at once.
+        @param control_port: at C{host}, where nobody else listens.
         """
         modules = next((path for path in MODULE_PATHS if Path(path, "account.so").exists()), None)
         if modules is None:
             require("baresip-modules")  # skips, or fails where everything must be there
-        self._host = host
+        self._control = (host, control_port)
         self.directory = folder / user
         self.directory.mkdir()
         config = CONFIG.format(
-            host=host, modules=modules, control=CONTROL_PORT, tone=folder / "tone.wav", directory=self.directory
+            host=format_host(host),
+            modules=modules,
+            control=control_port,
+            tone=folder / "tone.wav",
+            directory=self.directory,
         )
         if transport == "tls":
             config += TLS.format(folder=folder, user=user)
@@ -95,7 +110,8 @@ class Baresip:
         (self.directory / "accounts").write_text(account)
         (self.directory / "contacts").write_text("")
         # Line by line: its output is what tests wait for.
-        command = ["stdbuf", "-oL", "baresip", "-4", "-f", str(self.directory), "-s", "-t", str(LIFETIME)]
+        family = "-6" if ":" in host else "-4"
+        command = ["stdbuf", "-oL", "baresip", family, "-f", str(self.directory), "-s", "-t", str(LIFETIME)]
         self.program = Background(command, self.directory / "output")
 
     def wait_for(self, pattern: str) -> str:
@@ -103,6 +119,14 @@ class Baresip:
         @return: see L{Background.wait_for}.
         """
         return self.program.wait_for(pattern, TIMEOUT)
+
+    @property
+    def has_address(self) -> bool:
+        """
+        Whether it has found an address for sound: without one it neither registers nor calls. Neither ::1 nor one of
+        fe80::/10 will do.
+        """
+        return "|" in self.wait_for(r"^Local network address:.*\n")
 
     def wait_until_registered(self) -> None:
         """
@@ -117,7 +141,7 @@ class Baresip:
         @raise ProgramFailed: it did not take it.
         """
         order = json.dumps({"command": command, "params": parameters, "token": command})
-        with socket.create_connection((self._host, CONTROL_PORT), TIMEOUT) as control:
+        with socket.create_connection(self._control, TIMEOUT) as control:
             control.sendall(f"{len(order)}:{order},".encode())  # a netstring
             answer = b""
             while b'"response":true' not in answer.replace(b" ", b""):

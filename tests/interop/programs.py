@@ -32,6 +32,7 @@ __all__ = [
     "ServerProcess",
     "lacks",
     "require",
+    "require_ipv6",
     "run_program",
 ]
 
@@ -69,6 +70,17 @@ def lacks(reason: str) -> None:
     if os.environ.get("CI") == "true" or os.environ.get("SIPDMQ_REQUIRE_INTEROP") == "1":
         raise ProgramFailed(reason)
     raise SkipTest(reason)
+
+
+def require_ipv6() -> None:
+    """
+    @raise SkipTest: this machine has not even ::1, as many a container.
+    """
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError as error:
+        raise SkipTest(f"this machine has no IPv6: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,14 @@
 """
-Calls through the node over IPv6, and between IPv4 and IPv6, with sipp and baresip at both ends.
+Calls through the node over IPv6, and between IPv4 and IPv6, with sipp at both ends.
 """
 
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Sequence
-from unittest import SkipTest
 
 from tests.interop.background import Background, wait_until_bound
-from tests.interop.programs import Output
+from tests.interop.programs import Output, require_ipv6
 from tests.interop.sipp import Callee, CallTestCase
 
 LOOPBACK = "::1"
@@ -37,11 +35,7 @@ class Ipv6CallTests(CallTestCase):
     }
 
     def setUp(self) -> None:
-        try:
-            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-                probe.bind((LOOPBACK, 0))
-        except OSError as error:
-            raise SkipTest(f"this machine has no IPv6: {error}") from None
+        require_ipv6()
         super().setUp()
 
     def command(self, scenario: str, host: str, transport: str, label: str, options: Sequence[str]) -> list[str]:
