@@ -16,7 +16,7 @@ from sipdmq.dmq.lookup import RemoteLookup
 from sipdmq.dmq.newcomer import SyncState
 from sipdmq.dmq.usrloc_json import SYNC_REQUEST, SYNC_REQUEST_OF_OURS, encode_sync_end
 from sipdmq.errors import RequestRefused, UnreachableError
-from sipdmq.records import ChannelMessage, NodeStatus, Origin, Protocol, Source
+from sipdmq.records import ChannelMessage, ClusterNode, NodeStatus, Origin, Protocol, Source
 from tests.fakes import UDP, pump
 from tests.location_store_tests import EPOCH, make_binding
 from tests.usrloc_node import KAMAILIO, OURS, FakeResponse, UsrlocTestCase, update
@@ -157,6 +157,38 @@ class DonorTests(DonorTestCase):
         self.peer.repair(KAMAILIO, 10)
         pump(self.clock, 1)
         self.assertEqual(sorted(set(self.sent()) - {"a0", "b0", "t0", "o"}), ["dead", "mine"])
+
+
+    def test_a_sync_takes_the_place_of_a_repair(self) -> None:
+        """
+        Whether that is under way or waits: it would all come twice.
+        """
+        for is_repair_first in (True, False):
+            self.setUp()
+            first, second = (self.peer.repair, self.ask) if is_repair_first else (self.ask, self.peer.repair)
+            self.fill(60)
+            self.put(make_binding("dead", "bob@example.org", removed=True))
+            self.sent()
+            self.peer.hand_over(KAMAILIO, "sip:nobody", 10)
+            first(KAMAILIO, 10.0)
+            second(KAMAILIO, 10.0)
+            pump(self.clock, 1)
+            found = self.sent()
+            self.assertEqual(len(found), len(set(found)))
+            self.assertIn("dead", found)
+            self.assertEqual(len([ruid for ruid in found if ruid[0] in "ab"]), 120)
+        self.setUp()
+        self.fill(60)
+        self.peer.repair(OURS, 10)
+        self.clock.advance(0)
+        self.assertEqual(len(self.sent()), 100)
+        self.ask(OURS)
+        pump(self.clock, 1)
+        found = self.sent()
+        self.assertEqual((len(found), len(set(found)), found[-1]), (122, 122, "end"))
+
+    def ask(self, node: ClusterNode, age: float = 0.0) -> None:
+        self.receive(SYNC_REQUEST, node)
 
 
 class PauseTests(DonorTestCase):

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from sipdmq.dmq.errands import SYNC_OF_OURS, SYNCS, Errand, repeated
+from sipdmq.dmq.errands import REPAIR, SYNC_OF_OURS, SYNCS, Errand, repeated
 from sipdmq.interfaces.location import ILocationStore
 from sipdmq.records import Binding, ClusterNode, NodeName, Origin, Page, Update
 
@@ -24,6 +24,27 @@ PAGE_AORS = 250
 """Users that are put into the outbox at once: some milliseconds of work, then SIP is served again."""
 PAGE_PAUSE: Final = 0.001
 """Seconds in between, at least: enough for what has arrived meanwhile. The reactor waits no less."""
+
+
+class _Running:
+    """
+    An errand under way.
+
+    @ivar steps: of L{Donor._run}.
+    @ivar call: the next one; L{None}: it waits for room in the outbox.
+    """
+
+    __slots__ = ("call", "errand", "steps")
+
+    def __init__(self, errand: Errand, steps: Iterator[Any]) -> None:
+        self.errand = errand
+        self.steps = steps
+        self.call: IDelayedCall | None = None
+
+    def stop(self) -> None:
+        if self.call is not None:
+            self.call.cancel()
+            self.call = None
 
 
 class Donor:
@@ -69,8 +90,7 @@ class Donor:
         self._is_active = is_active
         self._batch_size = batch_size
         self._pause = batch_usleep / 1_000_000
-        self._running: dict[NodeName, IDelayedCall | None] = {}
-        self._errands: dict[NodeName, Errand] = {}
+        self._running: dict[NodeName, _Running] = {}
         self._queues: dict[NodeName, dict[str, float]] = {}
         self._postponed: dict[NodeName, Errand] = {}
 
@@ -80,40 +100,57 @@ class Donor:
     def serve(self, node: ClusterNode, errand: Errand) -> None:
         """
         Send a node all records of an errand, each once as it is at its turn. While another one for this node is under
-        way it waits; two of a kind that wait are one, and a sync under way is not begun again.
+        way it waits; two of a kind that wait are one, a sync under way is not begun again, and one takes the place of a
+        repair.
         """
         errand = repeated(errand, node)
-        running = self._errands.get(node.name)
+        running = self._running.get(node.name)
         if running is None:
             self._begin(node, errand)
-        elif errand.kind not in SYNCS or running.kind not in SYNCS:
+        elif errand.kind not in SYNCS or running.errand.kind not in SYNCS:
             queue = self._queues.setdefault(node.name, {})
             queue[errand.kind] = min(errand.since, queue.get(errand.kind, errand.since))
+            if running.errand.kind == REPAIR and errand.kind in SYNCS:
+                queue[REPAIR] = min(running.errand.since, queue.get(REPAIR, inf))
+                running.stop()
+                self._go_to_next(node)
 
     def _begin(self, node: ClusterNode, errand: Errand) -> None:
         if errand.kind == SYNC_OF_OURS:
             node = node._replace(is_sipdmq=True)  # before its hello has come
-        self._running[node.name] = None
-        self._errands[node.name] = errand
-        self._later(node, self._run(node, errand), 0)
+        running = self._running[node.name] = _Running(errand, self._run(node, errand))
+        self._later(node, running, 0)
 
-    def _ended(self, node: ClusterNode, was_cut_short: bool) -> None:
-        del self._running[node.name]
-        errand = self._errands.pop(node.name)
+    def _go_to_next(self, node: ClusterNode) -> None:
+        """
+        Begin what waits, if anything does.
+        """
         queue = self._queues.pop(node.name, {})
-        if was_cut_short:
-            ages = [since for kind, since in ((errand.kind, errand.since), *queue.items()) if kind not in SYNCS]
-            if ages:
-                self._owe(node, self._clock.seconds() - min(ages))
-            for kind in SYNCS:
-                if kind == errand.kind or kind in queue:
-                    self._postponed[node.name] = Errand(kind)
-        elif queue:
-            kind = next(iter(queue))
-            since = queue.pop(kind)
-            if queue:
-                self._queues[node.name] = queue
-            self._begin(node, Errand(kind, since))
+        self._running.pop(node.name, None)
+        if not queue:
+            return
+        kind = next(iter(queue))
+        for each in SYNCS:  # it has all that a repair that waits would send, but for removals
+            if each in queue and REPAIR in queue:
+                kind = each
+                queue[kind] = queue.pop(REPAIR)
+        since = queue.pop(kind)
+        if queue:
+            self._queues[node.name] = queue
+        self._begin(node, Errand(kind, since))
+
+    def _cut_short(self, node: ClusterNode, running: _Running) -> None:
+        """
+        The node is gone, or something broke.
+        """
+        del self._running[node.name]
+        waiting = ((running.errand.kind, running.errand.since), *self._queues.pop(node.name, {}).items())
+        owed = min(since for _, since in waiting)
+        if owed != inf:
+            self._owe(node, self._clock.seconds() - owed)
+        for kind in SYNCS:
+            if any(kind == each for each, _ in waiting):
+                self._postponed[node.name] = Errand(kind)
 
     def node_up(self, node: ClusterNode) -> None:
         """
@@ -127,37 +164,33 @@ class Donor:
         """
         Send no more.
         """
-        for call in self._running.values():
-            if call is not None:
-                call.cancel()
+        for running in self._running.values():
+            running.stop()
         self._running.clear()
-        self._errands.clear()
         self._queues.clear()
         self._postponed.clear()
 
-    def _later(self, node: ClusterNode, run: Iterator[Any], delay: float) -> None:
-        if node.name in self._running:
-            self._running[node.name] = self._clock.callLater(delay, self._go_on, node, run)
+    def _later(self, node: ClusterNode, running: _Running, delay: float) -> None:
+        if self._running.get(node.name) is running:
+            running.call = self._clock.callLater(delay, self._go_on, node, running)
 
-    def _go_on(self, node: ClusterNode, run: Iterator[Any]) -> None:
-        if node.name not in self._running:
-            return
-        self._running[node.name] = None
+    def _go_on(self, node: ClusterNode, running: _Running) -> None:
+        running.call = None
         if not self._is_active(node.name):
-            self._ended(node, True)
+            self._cut_short(node, running)
             return
         try:
-            step = next(run, self)
+            step = next(running.steps, self)
         except Exception:  # noqa: BLE001 - the timer's edge
             log.failure("the sync of {node} failed", node=str(node.name))
-            self._ended(node, True)
+            self._cut_short(node, running)
             return
         if step is self:
-            self._ended(node, False)
+            self._go_to_next(node)
         elif isinstance(step, Deferred):
-            step.addBoth(lambda _: self._later(node, run, 0))
+            step.addBoth(lambda _: self._later(node, running, 0))
         else:
-            self._later(node, run, max(self._pause if self._batch_size else 0, PAGE_PAUSE))
+            self._later(node, running, max(self._pause if self._batch_size else 0, PAGE_PAUSE))
 
     def _run(self, node: ClusterNode, errand: Errand) -> Iterator[Any]:
         """

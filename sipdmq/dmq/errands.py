@@ -98,11 +98,12 @@ class Errand(NamedTuple):
     @ivar kind: L{SYNC}: everything; L{SYNC_OF_OURS}: the same for a node that has said that it is one of ours;
         L{REPAIR}: what this node answers for; L{RESTORE}: what anybody answers for; else the name of a node: what that
         one changed last.
-    @ivar since: of that, what was changed since then, seconds of the clock; of no meaning for L{SYNCS}.
+    @ivar since: of that, what was changed since then, seconds of the clock. Of a L{SYNC} the removals: it takes the
+        place of a repair.
     """
 
     kind: str
-    since: float = 0.0
+    since: float = inf
 
 
 def says_ours(node: ClusterNode) -> bool:
@@ -136,7 +137,7 @@ def records_for(
     @param clock_difference: as L{IMembership.clock_difference
         <sipdmq.interfaces.replication.IMembership.clock_difference>}.
     """
-    if errand.kind == SYNC:  # a Kamailio has no use for removals of what it never had
+    if errand.kind == SYNC and errand.since == inf:  # a Kamailio has no use for removals of what it never had
         return lambda binding: not binding.is_hidden and not binding.removed
     if errand.kind == SYNC_OF_OURS:
         return lambda binding: not binding.is_hidden
@@ -150,6 +151,10 @@ def records_for(
             earliest[told_by] = since - margin
         return binding.last_modified >= earliest[told_by]
 
+    if errand.kind == SYNC:
+        return lambda binding: not binding.is_hidden and (
+            not binding.removed or (answers_for(binding.told_by) and is_recent(binding))
+        )
     if errand.kind == REPAIR:
         return lambda binding: not binding.is_hidden and answers_for(binding.told_by) and is_recent(binding)
     if errand.kind == RESTORE:
