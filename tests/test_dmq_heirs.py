@@ -215,3 +215,13 @@ class LossTests(SynchronousTestCase):
         self.assertEqual(heirs.restorer_of(str(C)), local)
         self.assertTrue(heirs.passes_on(str(C)))
         self.assertIsNone(heirs.lost_since(D))
+
+    def test_one_that_is_back_here_is_not_lost_any_more(self) -> None:
+        """
+        What this node had to do for it is done; who has lost it again acts itself.
+        """
+        heirs = seen_by(A, (A, B))
+        heirs.lost(10, C, 5)
+        self.assertTrue(heirs.asked(11, str(C), 4))
+        heirs.returned(20, C)
+        self.assertFalse(heirs.asked(25, str(C), 15))

@@ -105,6 +105,21 @@ class RestoreTests(SynchronousTestCase):
         expected = [("ask", KAMAILIO, 100), ("ask", KAMAILIO, 101), ("repair", KAMAILIO, 40, True)]
         self.assertEqual(self.events, expected)
 
+    def test_for_a_lost_node_it_is_asked_once_more(self) -> None:
+        """
+        That one may have told it something after it was asked.
+        """
+        first: Deferred[bool] = Deferred()
+        self.answers += [first, succeed(True)]
+        self.restores.begin_now(KAMAILIO, 40)
+        pump(self.clock, 1)
+        self.restores.begin_now(KAMAILIO, 40, True)
+        self.assertTrue(self.restores.is_for_all(KAMAILIO.name))
+        first.callback(False)
+        pump(self.clock, QUIET)
+        expected = [("ask", KAMAILIO, 100), ("ask", KAMAILIO, 101), ("repair", KAMAILIO, 60, True)]
+        self.assertEqual(self.events, expected)
+
     def test_stopped(self) -> None:
         self.restores.begin(KAMAILIO, 40)
         self.restores.stop()

@@ -192,6 +192,29 @@ class DonorTests(DonorTestCase):
         self.receive(SYNC_REQUEST, node)
 
 
+    def test_a_kamailio_that_asked_too_early_gets_the_rest(self) -> None:
+        """
+        It asks nobody else: this node began apart from the others, and both took it for all there is.
+        """
+        self.cluster.members = [KAMAILIO]
+        self.peer.start(True)
+        self.ask(KAMAILIO)
+        self.peer.node_joined(KAMAILIO)
+        self.cluster.asked[-1][3].callback(FakeResponse(200))
+        pump(self.clock, 20)
+        self.assertTrue(self.peer.readiness.is_ready)
+        self.cluster.members = [KAMAILIO, OURS]
+        self.peer.older_met(OURS)
+        self.assertEqual(self.cluster.asked[-1][1], OURS.name)
+        self.fill(1)
+        self.sent()
+        self.receive(encode_sync_end(0), OURS)
+        pump(self.clock, 1)
+        self.assertEqual(sorted(self.sent()), ["a0", "b0"])
+        self.peer.older_met(OURS)
+        self.assertEqual(len(self.cluster.asked), 2, "nothing is owed any more")
+
+
 class PauseTests(DonorTestCase):
     settings = {"batch_size": 4, "batch_usleep": 500_000}
 

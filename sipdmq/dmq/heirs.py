@@ -214,13 +214,14 @@ class Heirs:
         Another node asks this one about a node that it has lost.
 
         @param since: from when on it may lack something: so may others, who learn of the loss later.
-        @return: whether this node has lost it, too. It has, if it was not here when that happened: it may be the heir
-            all the same, who acts for all when the lost one is back.
+        @return: whether this node has lost it, too, and will act when it is back. It has, if it was not here when that
+            happened: it may be the heir all the same, who acts for all. It has not, if it is back here already.
         """
         loss = self._losses.get(lost)
         if loss is not None:
             loss.since = min(loss.since, since)
-        elif lost in self._others:
+            return loss.back_at is None
+        if lost in self._others:
             self._hints[lost] = (min(since, self._hints.get(lost, (since, now))[0]), now)
             return False
         elif len(self._losses) < _MAX_HEARD:

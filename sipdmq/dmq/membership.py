@@ -39,7 +39,7 @@ from sipdmq.dmq.repairs import VERB, Repairs
 from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.trust import Trust
 from sipdmq.errors import UnreachableError
-from sipdmq.interfaces.replication import IMembership, INodeListener, IRestorer
+from sipdmq.interfaces.replication import IMembership, INodeListener, IRestorer, ISynced
 from sipdmq.records import ClusterNode, NodeName, NodeStatus, Source
 from sipdmq.sip.message import Response
 
@@ -451,3 +451,13 @@ class Membership:
             self.act(self.nodelist.hello(now, name, f"sipdmq {said.version}", said.start))
         self._refresh(name)
         self.repairs.look()
+        if link is not None and said is not None and said.up > now - self._started_at:
+            self._older_met(link.node)
+
+    def _older_met(self, node: ClusterNode) -> None:
+        for peer in self._channels:
+            if ISynced.providedBy(peer):
+                try:
+                    ISynced(peer).older_met(node)
+                except Exception:  # noqa: BLE001 - the edge to the channels
+                    log.failure("channel {channel} broke", channel=peer.channel)

@@ -102,18 +102,22 @@ class Newcomer:
         readiness: Readiness,
         ask: Callable[[ClusterNode], Deferred[bool]],
         candidates: Callable[[], Sequence[ClusterNode]],
+        give: Callable[[ClusterNode], object],
         single: bool = False,
     ) -> None:
         """
         @param ask: sends the request; the Deferred says whether it was answered with 2xx.
         @param candidates: the other active nodes.
+        @param give: sends a node all that this one has.
         @param single: one that takes the request is the only one, even if it has nothing (C{init_with_single}).
         """
         self._clock = IReactorTime(clock)
         self.readiness = readiness
         self._ask = ask
         self._candidates = candidates
+        self._give = give
         self._single = single
+        self._owed: set[NodeName] = set()  # they have asked this node when it did not have everything
         self._was_accepted = False
         self._donor: ClusterNode | None = None
         self._asked: set[NodeName] = set()
@@ -164,6 +168,20 @@ class Newcomer:
             self._call.cancel()
             self._call = None
 
+    def asked_by(self, node: ClusterNode) -> None:
+        """
+        Another node wants everything, and gets what there is. A Kamailio asks nobody else: when this node has more, so
+        has that one.
+        """
+        if not node.is_sipdmq and not self.is_complete:
+            self._owed.add(node.name)
+
+    def _give_owed(self) -> None:
+        owed, self._owed = self._owed, set()
+        for node in self._candidates():
+            if node.name in owed and not node.is_sipdmq:
+                self._give(node)
+
     def node_joined(self, node: ClusterNode) -> None:
         """
         A node is active: the first one is asked; later a Kamailio that was lost to us, or we to it, is asked again,
@@ -192,6 +210,14 @@ class Newcomer:
         is_idle = self._donor is None and self.readiness.is_ready
         lacks = self._is_wanting or self._failed
         if is_idle and lacks and not node.is_new and (node.name not in self._asked or node.name in self._failed):
+            self._next(node)
+
+    def older_met(self, node: ClusterNode) -> None:
+        """
+        A node of ours was there before this one: what others were given here was not everything.
+        """
+        if self._donor is None and self.readiness.is_ready and self._owed:
+            self._asked.discard(node.name)
             self._next(node)
 
     def node_lost(self, node: ClusterNode) -> None:
@@ -230,6 +256,7 @@ class Newcomer:
             self._is_wanting = self._is_partial
             if not self._is_partial:
                 self._failed.clear()
+                self._give_owed()
         if has_all and self._is_partial:
             self._next()
         elif has_all or (is_late and not self._is_patient()):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
 
 from sipdmq.core.refusals import Refusals
 from sipdmq.dmq.errands import (
@@ -28,7 +29,7 @@ from sipdmq.dmq.errands import (
 from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.newcomer import Newcomer, Readiness
 from sipdmq.dmq.restores import Restores
-from sipdmq.interfaces.replication import IBroadcaster, IMembership, IReplicator
+from sipdmq.interfaces.replication import IBroadcaster, IMembership, IReplicator, ISynced
 from sipdmq.records import ChannelMessage, ChannelReply, ClusterNode, NodeName, NodeStatus
 
 __all__ = ["BAD", "FAILED", "OK", "ReadAhead", "SyncedPeer"]
@@ -89,6 +90,7 @@ class Giver(Protocol):
     def stop(self) -> None: ...
 
 
+@implementer(ISynced)
 class SyncedPeer:
     """
     One of these channels, without its records. With C{encode}, C{join}, C{keys_of} and C{message_received}, and with a
@@ -141,7 +143,7 @@ class SyncedPeer:
         self._counts = dict.fromkeys(("received", *counted), 0)
         self._refusals = Refusals(clock, self.record)
         self.readiness = readiness
-        self.newcomer = Newcomer(clock, readiness, self._ask, self._others, init_with_single)
+        self.newcomer = Newcomer(clock, readiness, self._ask, self._others, self._give_all, init_with_single)
         self._restores = Restores(clock, self._ask, self._repair_restored, self._owe)
 
     def snapshot(self) -> dict[str, int | float]:
@@ -194,6 +196,12 @@ class SyncedPeer:
         self._donor.node_up(node)
         self.newcomer.node_up(node)
 
+    def older_met(self, node: ClusterNode) -> None:
+        """
+        See L{ISynced.older_met}.
+        """
+        self.newcomer.older_met(node)
+
     def node_down(self, node: ClusterNode) -> None:
         """
         See L{INodeListener.node_down<sipdmq.interfaces.replication.INodeListener.node_down>}.
@@ -238,7 +246,13 @@ class SyncedPeer:
         if isinstance(found, SyncEnd):
             self.newcomer.end_received(sender.name, found.records, found.is_partial)
         else:
-            self._donor.serve(sender, Errand(SYNC_OF_OURS if found.is_ours or says_ours(sender) else SYNC))
+            is_ours = found.is_ours or says_ours(sender)
+            if not is_ours:
+                self.newcomer.asked_by(sender)
+            self._donor.serve(sender, Errand(SYNC_OF_OURS if is_ours else SYNC))
+
+    def _give_all(self, node: ClusterNode) -> None:
+        self._donor.serve(node, Errand(SYNC))
 
     def _wants(self, node: ClusterNode, errand: Errand) -> Callable[[Any], bool]:
         """

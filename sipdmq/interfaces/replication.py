@@ -17,6 +17,7 @@ __all__ = [
     "IRepairer",
     "IReplicator",
     "IRestorer",
+    "ISynced",
 ]
 
 
@@ -181,6 +182,22 @@ class IRepairer(IChannelPeer):
 
         @param lost: its name, as in L{Binding.told_by<sipdmq.records.Binding>}.
         @param age: seconds since when.
+        """
+
+
+class ISynced(Interface):
+    """
+    What an L{IChannelPeer} is besides whose records all nodes have.
+    """
+
+    channel = Attribute("See L{IChannelPeer}.")
+
+    def older_met(node):
+        """
+        A node of ours was there before this one, and apart from it: this one may have told others that it had
+        everything, and has not.
+
+        @param node: L{ClusterNode<sipdmq.records.ClusterNode>}
         """
 
 
