@@ -95,7 +95,7 @@ class Restores:
         running = self._running[node.name]
         running.is_whole = True
         running.is_for_all = running.is_for_all or is_for_all
-        if running.asked_at is None or is_for_all:  # what it was told after the first question may be what is looked for
+        if running.asked_at is None or is_for_all:  # it may have been told something after the first question
             self._question(running)
 
     def _question(self, running: _Restore) -> None:
