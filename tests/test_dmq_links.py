@@ -221,6 +221,24 @@ class LinkTests(TransactionTestCase):
         self.link.probe()
         self.assertEqual((self.peer.repaired, self.link.is_dirty), ([(NODE, 0)], False))
 
+    def test_while_a_repair_is_due_changes_of_our_own_are_not_kept(self) -> None:
+        """
+        It brings them; it comes with the answer to what is under way.
+        """
+        for number in range(9):  # two are under way, five may wait
+            self.link.put_own("c", f"a{number}", b"1")
+        self.assertEqual((self.link.is_dirty, self.link.waiting), (True, 0))
+        self.link.put("c", "theirs", b"1")
+        self.assertEqual(self.link.waiting, 1, "what others told, no repair of ours brings")
+        answered = 0
+        while self.link.unanswered:
+            self.receive(answer(self.transport.sent[answered][0], 200))
+            answered += 1
+        self.assertEqual(answered, 3)
+        self.assertEqual(len(self.peer.repaired), 1)
+        self.link.put_own("c", "d", b"2")
+        self.assertEqual(self.bodies()[-1], b"2")
+
     def test_stopped(self) -> None:
         self.link.put("c", "a", b"1")
         self.reply(503)

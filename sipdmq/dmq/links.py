@@ -150,6 +150,14 @@ class Link:
             )
         return box
 
+    def put_own(self, channel: str, key: str, fragment: bytes) -> None:
+        """
+        Take a change that was made here. A repair brings it, too: while one is due, the change is not kept.
+        """
+        box = self._boxes.get(channel)
+        if box is None or not box.is_dirty or not IRepairer.providedBy(self._channels.find(channel)):
+            self.put(channel, key, fragment)
+
     def put(self, channel: str, key: str, fragment: bytes, age: float = 0.0) -> Deferred[None] | None:
         """
         Take a change, and send it as soon as it may.
@@ -209,8 +217,11 @@ class Link:
         taken the rest.
         """
         for channel, box in list(self._boxes.items()):
-            if self._is_up and box.is_dirty and not box.unanswered and not len(box):
-                self._repair(channel, box)
+            self._repair_idle(channel, box)
+
+    def _repair_idle(self, channel: str, box: Outbox) -> None:
+        if self._is_up and box.is_dirty and not box.unanswered and not len(box):
+            self._repair(channel, box)
 
     def went_up(self) -> None:
         """
@@ -324,6 +335,7 @@ class Link:
             self._lost(self.node.name, sent_at)
         elif response.status < 300 or self._is_needless(channel, batch, response.status):
             self._done(channel, box, batch, Outcome.TAKEN, "")
+            self._repair_idle(channel, box)
         else:
             outcome = _OUTCOMES.get(response.status, Outcome.REFUSED)
             if outcome is Outcome.NO_CHANNEL:

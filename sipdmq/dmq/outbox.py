@@ -24,8 +24,8 @@ from typing import Final, NamedTuple
 
 __all__ = ["Batch", "Outbox", "OutboxLimits", "Outcome", "Place"]
 
-_OVERHEAD: Final = 200
-"""Bytes to count for a change beside its fragment and its key: what Python needs to hold it."""
+_OVERHEAD: Final = 360
+"""Bytes to count for a change beside its fragment and its key: what Python needs to hold it, as measured."""
 
 
 _SEPARATOR: Final = 16

@@ -336,7 +336,7 @@ class DMQService:
         for link in self.membership.links():
             if fragment is None:
                 fragment = self.channels.find(channel).encode(change)
-            link.put(channel, key, fragment)
+            link.put_own(channel, key, fragment)
 
     def put_for(
         self, node: NodeName, channel: str, key: str, change: Any, age: float = 0.0
