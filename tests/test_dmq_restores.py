@@ -232,3 +232,17 @@ class ChannelTests(UsrlocTestCase):
         pump(self.clock, 1.5)
         self.assertEqual(self.ruids(), ["mine", "theirs"])
         self.assertEqual(len(self.cluster.asked), 1)
+
+    def test_so_for_what_a_repair_of_ours_has_told_in_ignorance(self) -> None:
+        """
+        A node that was cut off from the others repairs it, and hears only then of what it has told others before that.
+        """
+        newer = {"aor": "bob@example.org", "cseq": 9}
+        self.peer.hand_over(KAMAILIO, str(OURS.name), 100)
+        pump(self.clock, 1)
+        self.assertEqual(self.ruids(), ["theirs"])
+        self.receive(update(self.form, "theirs", last_modified=int(self.now()) + 1, **newer), OURS)
+        self.assertEqual(self.ruids(), ["theirs"])
+        pump(self.clock, 60)
+        self.receive(update(self.form, "theirs", last_modified=int(self.now()), **newer), OURS)
+        self.assertEqual(self.ruids(), [], "that was made since")

@@ -93,6 +93,15 @@ class Donor:
         self._running: dict[NodeName, _Running] = {}
         self._queues: dict[NodeName, dict[str, float]] = {}
         self._postponed: dict[NodeName, Errand] = {}
+        self._served_at: dict[NodeName, float] = {}
+
+    def served_since(self, name: NodeName) -> float:
+        """
+        How long ago a node was last sent something that was not new: seconds, 0: it is being sent.
+        """
+        if name in self._running:
+            return 0.0
+        return self._clock.seconds() - self._served_at.get(name, -inf)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -127,6 +136,7 @@ class Donor:
         """
         queue = self._queues.pop(node.name, {})
         self._running.pop(node.name, None)
+        self._served_at[node.name] = self._clock.seconds()
         if not queue:
             return
         kind = next(iter(queue))
@@ -144,6 +154,7 @@ class Donor:
         The node is gone, or something broke.
         """
         del self._running[node.name]
+        self._served_at[node.name] = self._clock.seconds()
         waiting = ((running.errand.kind, running.errand.since), *self._queues.pop(node.name, {}).items())
         owed = min(since for _, since in waiting)
         if owed != inf:

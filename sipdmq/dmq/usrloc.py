@@ -54,6 +54,8 @@ log = Logger()
 
 _UNDER_WAY: Final = 30
 """Seconds in which a change may still reach some node."""
+_CLOCKS: Final = 5
+"""Seconds by which the clock of another node may be ahead."""
 
 
 @implementer(IChannelPeer, IRepairer, IRestorer, IBindingListener, INodeListener, IInspectable)
@@ -65,6 +67,8 @@ class UsrlocPeer(SyncedPeer):
     @ivar batch_contacts: how many changes one message may have.
     @ivar batch_bytes: how long its body may be.
     """
+
+    _donor: Donor
 
     numbers = "usrloc"
     record = "a record"
@@ -272,14 +276,18 @@ class UsrlocPeer(SyncedPeer):
     def _overtake(self, change: BindingChange, previous: Binding, kamailios: Sequence[ClusterNode]) -> None:
         """
         What has just lost here may reach a Kamailio after what it has lost against, and count there: even the one that
-        told it, as it has not heard of ours yet.
+        told it, as it has not heard of ours yet. Or it has done so: in a repair or a sync of ours, made in ignorance of
+        what wins.
         """
-        is_recent = not previous.told_by and previous.last_modified > self._now() - _UNDER_WAY
+        now = self._now()
+        is_recent = not previous.told_by and previous.last_modified > now - _UNDER_WAY
         key = key_of(previous, previous.ruid)
         under_way = [
             node
             for node in kamailios
-            if is_recent or self._replicator.is_under_way(node.name, self.channel, key)
+            if is_recent
+            or self._replicator.is_under_way(node.name, self.channel, key)
+            or change.binding.last_modified <= now - self._donor.served_since(node.name) + _CLOCKS
         ]
         self._pass_on(change, None, under_way)
 
