@@ -32,8 +32,8 @@ class ScheduleTests(SynchronousTestCase):
         """
         397, 408, 1030: a node told its last changes to the Kamailio alone. 757, 834: the heir came when the Kamailio
         was lost already. 275, 492: what a Kamailio removes while nobody hears it. 1170, 1952: a Kamailio is back, and
-        then lost or asked about once more. 1848: it was started together with one of ours, apart from the others. 673, 2987: who repaired
-        it had not heard of the latest.
+        then lost or asked about once more. 1848: it was started together with one of ours, apart from the others. 673,
+        2987: who repaired it had not heard of the latest.
         """
         for seed in (275, 397, 408, 492, 673, 757, 834, 1030, 1170, 1848, 1952, 2987):
             self.all_is_well(range(seed, seed + 1), has_kamailio=True)
