@@ -29,10 +29,6 @@ log = Logger()
 COMPLAINT_INTERVAL: Final = 60.0
 """Seconds between two lines in the log about records that a node refuses."""
 
-BACKLOG: Final = 4
-"""Windows full of messages that may wait before a sync or a repair pauses: more only costs memory."""
-
-
 _OUTCOMES: Final = {404: Outcome.NO_CHANNEL, 503: Outcome.BUSY}
 
 
@@ -155,7 +151,7 @@ class Link:
         Take a change that was made here. A repair brings it, too: while one is due, the change is not kept.
         """
         box = self._boxes.get(channel)
-        if box is None or not box.is_dirty or not IRepairer.providedBy(self._channels.find(channel)):
+        if box is None or box.dirty_since is None or not IRepairer.providedBy(self._channels.find(channel)):
             self.put(channel, key, fragment)
 
     def put(self, channel: str, key: str, fragment: bytes, age: float = 0.0) -> Deferred[None] | None:
@@ -165,17 +161,19 @@ class Link:
         @param age: of what is sent again, seconds: if it is lost, so old is the oldest that the node lacks.
         @return: L{None}, or what fires when there is room for more: who has much to send waits for that.
         """
-        box = self._box(channel)
+        box = self._boxes.get(channel)
+        if box is None:
+            box = self._box(channel)
         since = self._clock.seconds() - age
         if not self._is_up:
             box.forget(since)
             return None
-        was_dirty = box.is_dirty
+        was_dirty = box.dirty_since is not None
         if not box.put(key, fragment, since) and box.is_dirty and not was_dirty:
             log.warn("too many changes wait for {node}: it will be repaired", node=str(self.node.name))
         if not box.is_waiting and (channel not in self._calls or box.is_full):
             self._pump(channel)  # else it will be, with an answer or when the changes have gathered
-        if len(box) < BACKLOG * box.capacity:
+        if len(box) < box.backlog:
             return None
         waiting: Deferred[None] = Deferred()
         self._pausing.setdefault(channel, []).append(waiting)
@@ -294,7 +292,7 @@ class Link:
                 break
             self._send(channel, box, peer, batch)
         self._pumping.discard(channel)
-        if channel in self._pausing and len(box) < BACKLOG * box.capacity // 2:
+        if channel in self._pausing and len(box) < box.backlog // 2:
             self._resume(channel)
         self._drained()
         at = box.next_at(now)

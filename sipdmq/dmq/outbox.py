@@ -32,6 +32,10 @@ _SEPARATOR: Final = 16
 """Bytes that a fragment may cost in a message beside itself: a number, quotes, a comma."""
 
 
+BACKLOG: Final = 4
+"""Windows full of messages that may wait before a sync or a repair pauses: more only costs memory."""
+
+
 class OutboxLimits(NamedTuple):
     """
     @ivar window: requests that may be unanswered at once.
@@ -106,6 +110,7 @@ class Outbox:
 
     @ivar dirty_since: changes were forgotten, so the node does not have all of them: when the oldest was made, seconds;
         L{None}: it has all, or will.
+    @ivar backlog: changes that may wait before a sync or a repair pauses.
     @ivar is_stopped: the node has no such channel: nothing is kept for it.
     """
 
@@ -127,6 +132,7 @@ class Outbox:
             place of both; L{None}: that is the newer one, as where each says all there is to say.
         """
         self._limits = limits
+        self.backlog = BACKLOG * limits.window * limits.batch_changes
         self._group_of = group_of
         self._place_of = place_of
         self._supersede = supersede
@@ -167,13 +173,6 @@ class Outbox:
         """
         group = key if self._group_of is None else self._group_of(key)
         return group in self._sent_groups or key in self._waiting
-
-    @property
-    def capacity(self) -> int:
-        """
-        Changes that can be on their way at once.
-        """
-        return self._limits.window * self._limits.batch_changes
 
     @property
     def is_waiting(self) -> bool:
