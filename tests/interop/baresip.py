@@ -40,6 +40,11 @@ audio_source aufile,{tone}
 audio_player aufile,{directory}/heard.wav
 """
 
+PRESENCE = """\
+module_app contact.so
+module_app presence.so
+"""
+
 TLS = """\
 sip_certificate {folder}/{user}-phone.pem
 sip_cafile {folder}/ca.pem
@@ -77,6 +82,8 @@ class Baresip:
         secret: str,
         answers: bool,
         control_port: int = CONTROL_PORT,
+        publishes: bool = False,
+        watches: str = "",
     ) -> None:
         """
         Start it.
@@ -87,6 +94,9 @@ class Baresip:
         @param secret: the password.
         @param answers: by itself, at once.
         @param control_port: at C{host}, where nobody else listens.
+        @param publishes: its user's presence (RFC 3903), as told by the commands C{presence_online} and
+            C{presence_offline}.
+        @param watches: the URI of a user whose presence it subscribes to.
         """
         modules = next((path for path in MODULE_PATHS if Path(path, "account.so").exists()), None)
         if modules is None:
@@ -106,9 +116,13 @@ class Baresip:
         account = ACCOUNT.format(
             user=user, node=node, transport=transport, mode="auto" if answers else "manual", secret=secret
         )
+        if publishes or watches:
+            config += PRESENCE
+        if publishes:
+            account = account.replace(";regint", ";pubint=60;regint")
         (self.directory / "config").write_text(config)
         (self.directory / "accounts").write_text(account)
-        (self.directory / "contacts").write_text("")
+        (self.directory / "contacts").write_text(f'"Other" <{watches}>;presence=p2p\n' if watches else "")
         # Line by line: its output is what tests wait for.
         family = "-6" if ":" in host else "-4"
         command = ["stdbuf", "-oL", "baresip", family, "-f", str(self.directory), "-s", "-t", str(LIFETIME)]
