@@ -1,15 +1,18 @@
 """
 What a write into a shared table costs when it is replicated to one other node: CPU of both together, at full load.
 
-    python bench/htable.py [--count 100000]
+    python bench/htable.py [--count 100000] [--server sipdmq|kamailio]
 
-The writes are made inside the first node, by a policy, so that nothing but them is measured.
+The writes are made inside the first node, by a policy or a script, so that nothing but them is measured. Our node is
+told once to make all of them, and goes as fast as the other one takes them. A Kamailio has no such bound: it is told to
+make a few, and then some more, so slowly that it need not send them again.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -120,18 +123,40 @@ def sipdmq(folder: Path, host: str, peer: str) -> list[str]:
     return [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "sipdmq", "-c", str(ini)]
 
 
+def kamailio(folder: Path, host: str, peer: str) -> list[str]:
+    """
+    How a Kamailio is started.
+    """
+    directory = folder / host
+    directory.mkdir()
+    return [
+        *(shutil.which("kamailio") or "kamailio", "-f", str(HERE / "kamailio-htable.cfg"), "-DD", "-E"),
+        *("-w", str(directory), "-Y", str(directory), "-P", str(directory / "pid"), "-m", "2048", "-M", "64"),
+        *("-x", "tlsf", "-X", "tlsf", "-A", f"LISTEN_UDP=udp:{host}:5060"),
+        *("-A", f'NODE="sip:{host}:5060"', "-A", f'PEER="sip:{peer}:5060"'),
+    ]
+
+
+#: How each is started; writes that it is told to make at once, 0: all; seconds of pause then.
+SERVERS = {"sipdmq": (sipdmq, 0, 0.0), "kamailio": (kamailio, 50, 0.002)}
+
+
 def main() -> None:
     """
     See the module.
     """
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--count", type=int, default=100_000)
+    options.add_argument("--server", choices=SERVERS, default="sipdmq")
     given = options.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the nodes end with it
-    with nodes(sipdmq) as running:
+    command, slice_size, pause = SERVERS[given.server]
+    with nodes(command) as running:
         before, began = [cpu(each) for each in running], time.monotonic()
-        if b" 200 " not in ask(NODES[0], "MESSAGE", f"0-{given.count}", 120):
-            raise SystemExit("the writes were not answered")
+        for first in range(0, given.count, slice_size or given.count):
+            if b" 200 " not in ask(NODES[0], "MESSAGE", f"{first}-{slice_size or given.count}", 120):
+                raise SystemExit("the writes were not answered")
+            time.sleep(pause)
         took = time.monotonic() - began
         time.sleep(2)
         used = [1e6 * (cpu(each) - earlier) / given.count for each, earlier in zip(running, before)]
