@@ -152,7 +152,24 @@ class LinkTests(TransactionTestCase):
         self.link.went_up()
         self.assertEqual(self.peer.repaired, [(NODE, 5)])
 
+    def test_what_was_under_way_to_a_kamailio_is_not_repeated(self) -> None:
+        """
+        It would come when that is back, and be taken for newer than what it has been told meanwhile.
+        """
+        self.link.put("c", "a", b"old")
+        pump(self.clock, 0.5)
+        self.link.went_down()
+        self.bodies()
+        pump(self.clock, 20)
+        self.assertEqual((self.bodies(), self.link.unanswered, self.lost), ([], 0, []))
+        self.link.went_up()
+        self.assertEqual([age for _, age in self.peer.repaired], [20.5])
+        self.link.put("c", "a", b"new")
+        self.assertEqual(self.bodies(), [b"new"])
+        self.assertEqual(self.layer.snapshot()["transaction.clients"], 1)
+
     def test_the_end_of_that_is_not_the_end_of_what_the_new_life_is_told(self) -> None:
+        self.link.node = NODE._replace(is_sipdmq=True)
         self.link.put("c", "a", b"old")
         self.bodies()
         self.link.went_down()

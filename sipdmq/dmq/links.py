@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.envelope import length_limit
+from sipdmq.dmq.errands import says_ours
 from sipdmq.dmq.outbox import Batch, Outbox, OutboxLimits, Outcome
 from sipdmq.dmq.sender import HEADERS_ROOM, KdmqSender, MessageTooLongError
 from sipdmq.interfaces.messages import IClientUser
@@ -38,10 +39,15 @@ class _Sent:
     A message out of an outbox that waits for its answer.
     """
 
-    __slots__ = ("_link", "batch", "box", "channel")
+    __slots__ = ("_link", "batch", "box", "channel", "sending", "since")
 
-    def __init__(self, link: Link, channel: str, box: Outbox, batch: Batch) -> None:
+    def __init__(self, link: Link, channel: str, box: Outbox, batch: Batch, since: float) -> None:
+        """
+        @param since: when it was sent, seconds.
+        """
         self._link = link
+        self.since = since
+        self.sending: Any = None
         self.channel = channel
         self.box = box
         self.batch = batch
@@ -96,7 +102,7 @@ class Link:
         self._boxes: dict[str, Outbox] = {}
         self._pumping: set[str] = set()
         self._calls: dict[str, IDelayedCall] = {}
-        self._unanswered: dict[tuple[str, int], float] = {}  # since when, the oldest first
+        self._unanswered: dict[tuple[str, int], _Sent] = {}  # the oldest first
         self._pausing: dict[str, list[Deferred[None]]] = {}
         self._draining: list[Deferred[None]] = []
         self._complained_at = -COMPLAINT_INTERVAL
@@ -122,8 +128,8 @@ class Link:
 
         @param patience: seconds to wait for the oldest answer before that.
         """
-        for since in self._unanswered.values():
-            return self._clock.seconds() - since >= patience
+        for sent in self._unanswered.values():
+            return self._clock.seconds() - sent.since >= patience
         return self.is_dirty
 
     @property
@@ -241,9 +247,19 @@ class Link:
         for peer in self._channels:
             if peer.channel in self._boxes or IRepairer.providedBy(peer):
                 self._box(peer.channel).lost(now)
+        if not says_ours(self.node):
+            self._abandon()
         for channel in tuple(self._pausing):
             self._resume(channel)
         self._drained()
+
+    def _abandon(self) -> None:
+        """
+        Repeat nothing any more: when a Kamailio is back, it would take that for newer than what it was told meanwhile.
+        """
+        for sent in tuple(self._unanswered.values()):
+            sent.sending.abandon()
+            self._done(sent.channel, sent.box, sent.batch, Outcome.LOST, "")
 
     def drain(self) -> Deferred[None]:
         """
@@ -310,13 +326,13 @@ class Link:
             log.failure("channel {channel} broke", channel=channel)
             self._done(channel, box, batch, Outcome.REFUSED, "it cannot be encoded")
             return
-        sent = _Sent(self, channel, box, batch)
+        sent = _Sent(self, channel, box, batch, self._clock.seconds())
         try:
-            self._sender.send_for(sent, self.node, channel, body, content_type)
+            sent.sending = self._sender.send_for(sent, self.node, channel, body, content_type)
         except MessageTooLongError as error:
             self._done(channel, box, batch, Outcome.REFUSED, error.reason)
         else:
-            self._unanswered[channel, batch.number] = self._clock.seconds()
+            self._unanswered[channel, batch.number] = sent
 
     def ended(self, sent: _Sent, response: Response | None) -> None:
         """
@@ -325,12 +341,11 @@ class Link:
         @param response: L{None}: there was none, or it could not be sent.
         """
         channel, box, batch = sent.channel, sent.box, sent.batch
-        sent_at = self._unanswered.get((channel, batch.number))
-        if sent_at is None:
+        if self._unanswered.get((channel, batch.number)) is not sent:
             return  # it is known already
         if response is None:
             self._done(channel, box, batch, Outcome.LOST, "")
-            self._lost(self.node.name, sent_at)
+            self._lost(self.node.name, sent.since)
         elif response.status < 300 or self._is_needless(channel, batch, response.status):
             self._done(channel, box, batch, Outcome.TAKEN, "")
             self._repair_idle(channel, box)

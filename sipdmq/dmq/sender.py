@@ -163,16 +163,18 @@ class KdmqSender:
         content_type: str,
         max_forwards: int = 1,
         is_slow: bool = False,
-    ) -> None:
+    ) -> Any:
         """
         Send a message for somebody who waits for its answer himself.
 
         @param user: L{IClientUser}
+        @return: L{IClientTransaction<sipdmq.interfaces.messages.IClientTransaction>}
         @raise MessageTooLongError: nothing was sent.
         """
         request = self._request(node, channel, body, content_type, max_forwards)
         self.sent += 1
-        self._sender.send_request(request, (self.target_of(node.name),), user, timers=SLOW if is_slow else self.timers)
+        timers = SLOW if is_slow else self.timers
+        return self._sender.send_request(request, (self.target_of(node.name),), user, timers=timers)
 
     def send_stateless(self, node: ClusterNode, channel: str, body: bytes, content_type: str) -> None:
         """

@@ -201,6 +201,11 @@ class IClientTransaction(Interface):
         @param reasons: lines for it, C{'Reason: SIP;cause=200;text="Call completed elsewhere"'} (RFC 3326).
         """
 
+    def abandon():
+        """
+        Send the request no more, and tell nobody what becomes of it.
+        """
+
 
 class IClientUser(Interface):
     """

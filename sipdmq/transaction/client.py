@@ -404,3 +404,12 @@ class TargetedRequest:
         self._is_cancelled = True
         if self._current is not None:
             self._current.cancel(reasons)
+
+    def abandon(self) -> None:
+        """
+        See L{IClientTransaction.abandon}.
+        """
+        self._is_over = True
+        self._targets.clear()
+        if self._current is not None:
+            self._layer.client_ended(self._current)
