@@ -80,10 +80,10 @@ class RestoreTests(SynchronousTestCase):
     def test_one_that_was_there_while_we_were_stopped_is_asked_at_once(self) -> None:
         self.restores.begin_now(KAMAILIO, 40)
         self.assertEqual(self.events, [("ask", KAMAILIO, 100)])
-        self.assertTrue(self.restores.is_whole(KAMAILIO.name))
+        self.assertTrue(self.restores.defers(KAMAILIO.name))
         pump(self.clock, QUIET)
         self.assertEqual(self.events[1:], [("repair", KAMAILIO, 60, True)])
-        self.assertFalse(self.restores.is_whole(KAMAILIO.name))
+        self.assertFalse(self.restores.defers(KAMAILIO.name))
 
     def test_one_that_does_not_answer_that_is_not_told_what_is_old(self) -> None:
         answer: Deferred[bool] = Deferred()
@@ -163,6 +163,35 @@ class ChannelTests(UsrlocTestCase):
         self.cluster.asked[0][3].callback(FakeResponse(200))
         pump(self.clock, QUIET + 1)
         self.assertEqual(self.ruids(), ["mine", "theirs"])
+
+    def test_meanwhile_it_is_not_told_what_a_lost_node_has_told(self) -> None:
+        """
+        It may have something newer, which it has told nobody.
+        """
+        self.cluster.passed_on.add(str(OURS.name))
+        self.cluster.restorers[KAMAILIO.name] = HERE
+        self.peer.repair(KAMAILIO, 10)
+        self.receive(update(self.form, "late", aor="bob@example.org", last_modified=int(self.now())), OURS)
+        self.peer.node_joined(KAMAILIO)
+        self.assertEqual(self.ruids(), [])
+        self.receive(update(self.form, "late", aor="bob@example.org", last_modified=int(self.now()) + 1, cseq=9))
+        self.cluster.asked[0][3].callback(FakeResponse(200))
+        pump(self.clock, QUIET + 1)
+        put = [(change.ruid, change.binding.cseq) for node, _, change in self.cluster.put_ones if node == KAMAILIO.name]
+        self.assertIn(("late", 9), put)
+        self.assertEqual([cseq for ruid, cseq in put if ruid == "late"], [9])
+
+    def test_one_that_has_not_answered_for_a_while_is_asked_at_once(self) -> None:
+        """
+        Nobody has noticed that it was away; it may have told nobody what it did meanwhile.
+        """
+        self.cluster.missed.add(KAMAILIO.name)
+        self.peer.repair(KAMAILIO, 10)
+        self.assertEqual([node for _, node, _, _ in self.cluster.asked], [KAMAILIO.name])
+        self.assertEqual(self.ruids(), [])
+        self.cluster.asked[0][3].callback(FakeResponse(200))
+        pump(self.clock, QUIET + 1)
+        self.assertEqual(self.ruids(), ["mine"])
 
     def test_others_leave_it_to_the_heir(self) -> None:
         self.cluster.restorers[KAMAILIO.name] = OURS.name

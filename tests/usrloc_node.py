@@ -54,6 +54,7 @@ class FakeCluster:
     @ivar asked: C{(channel, node, body, Deferred)} in order.
     @ivar inherited: lost nodes whose heir this one is; C{passed_on}: of these, whose changes it passes on.
     @ivar restorers: who repairs a Kamailio that was lost.
+    @ivar missed: nodes for L{IMembership.has_missed}.
     @ivar owed: C{(node, age)} of L{IReplicator.owe}.
     """
 
@@ -61,6 +62,7 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.put_ones: list[tuple[NodeName | None, str, Any]] = []
+        self.missed: set[NodeName] = set()
         self.asked: list[tuple[str, NodeName, bytes, Deferred[Any]]] = []
         self.members: list[ClusterNode] = []
         self.listeners: list[Any] = []
@@ -91,6 +93,9 @@ class FakeCluster:
 
     def passes_on(self, told_by: str) -> bool:
         return told_by in self.passed_on
+
+    def has_missed(self, node: NodeName) -> bool:
+        return node in self.missed
 
     def teller_to_all(self, told_by: str) -> NodeName | None:
         return self.heirs.get(told_by)

@@ -104,6 +104,7 @@ class Link:
         self._calls: dict[str, IDelayedCall] = {}
         self._unanswered: dict[tuple[str, int], _Sent] = {}  # the oldest first
         self._pausing: dict[str, list[Deferred[None]]] = {}
+        self._missed: set[str] = set()  # channels
         self._draining: list[Deferred[None]] = []
         self._complained_at = -COMPLAINT_INTERVAL
         self.refused = 0
@@ -131,6 +132,13 @@ class Link:
         for sent in self._unanswered.values():
             return self._clock.seconds() - sent.since >= patience
         return self.is_dirty
+
+    @property
+    def has_missed(self) -> bool:
+        """
+        Whether it has left messages without an answer, and was not repaired since.
+        """
+        return bool(self._missed)
 
     @property
     def is_dirty(self) -> bool:
@@ -290,6 +298,7 @@ class Link:
             except Exception:  # noqa: BLE001 - the edge to the channels
                 box.owe(since)
                 log.failure("channel {channel} broke", channel=channel)
+        self._missed.discard(channel)
 
     def _pump(self, channel: str) -> None:
         """
@@ -344,6 +353,7 @@ class Link:
         if self._unanswered.get((channel, batch.number)) is not sent:
             return  # it is known already
         if response is None:
+            self._missed.add(channel)
             self._done(channel, box, batch, Outcome.LOST, "")
             self._lost(self.node.name, sent.since)
         elif response.status < 300 or self._is_needless(channel, batch, response.status):

@@ -160,6 +160,13 @@ class Membership:
         """
         return self.repairs.heirs.restorer_of(str(node))
 
+    def has_missed(self, node: NodeName) -> bool:
+        """
+        See L{IMembership.has_missed}.
+        """
+        link = self._links.get(node)
+        return link is not None and link.has_missed
+
     def clock_difference(self, told_by: str) -> float | None:
         """
         See L{IMembership.clock_difference}.

@@ -71,6 +71,7 @@ class Restores:
         self._repair = repair
         self._owe = owe
         self._running: dict[NodeName, _Restore] = {}
+        self._deferred: set[NodeName] = set()  # others' changes wait for them, whether they are there or not
 
     def begin(self, node: ClusterNode, age: float) -> None:
         """
@@ -80,9 +81,20 @@ class Restores:
         running = self._running.get(node.name)
         if running is None:
             call = self._clock.callLater(WAIT, self._done, node.name)
-            self._running[node.name] = _Restore(node, since, call)
+            running = self._running[node.name] = _Restore(node, since, call)
+            running.is_whole = node.name in self._deferred
         else:
             running.since = min(running.since, since)
+
+    def begin_asking(self, node: ClusterNode, age: float) -> None:
+        """
+        The same of a node that was there all the time as others see it, and has not answered this one for a while: it
+        lists us, so that it is asked at once.
+        """
+        self.begin(node, age)
+        running = self._running[node.name]
+        if running.asked_at is None:
+            self._question(running)
 
     def begin_now(self, node: ClusterNode, age: float, is_for_all: bool = False) -> None:
         """
@@ -116,12 +128,19 @@ class Restores:
     def __len__(self) -> int:
         return len(self._running)
 
-    def is_whole(self, name: NodeName) -> bool:
+    def defers(self, name: NodeName) -> bool:
         """
-        Whether a node will be told what counts of everything: it need not hear of others' changes before that.
+        Others' changes are to be told to a node.
+
+        @return: whether they have to wait: it may know better, and is told what counts of everything when it has said
+            what it knows.
         """
         running = self._running.get(name)
-        return running is not None and running.is_whole
+        if running is None:
+            return False
+        running.is_whole = True
+        self._deferred.add(name)
+        return True
 
     def is_for_all(self, name: NodeName) -> bool:
         """
@@ -176,4 +195,5 @@ class Restores:
 
     def _done(self, name: NodeName) -> None:
         running = self._running.pop(name)
+        self._deferred.discard(name)
         self._repair(running.node, running.since, running.is_whole)

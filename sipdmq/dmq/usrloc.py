@@ -232,7 +232,7 @@ class UsrlocPeer(SyncedPeer):
         self._counts["received"] += received
         now = int(self._now())
         waiting: list[Deferred[Any]] = []
-        kamailios = [node for node in self._others() if not (node.is_sipdmq or self._restores.is_whole(node.name))]
+        kamailios = [node for node in self._others() if not node.is_sipdmq]
         for aor, records in by_aor.items():
             merging = Merging(records, now, self._limits, self._form.content)
             done = self._store.update(aor, merging.decide, Origin.REPLICATED)
@@ -311,6 +311,8 @@ class UsrlocPeer(SyncedPeer):
         was started anew.
         """
         for node in others:
+            if not node.is_sipdmq and self._restores.defers(node.name):
+                continue
             if sender is None or node.name != sender.name or str(node.name) == change.binding.told_by:
                 for key, told in told_of(change.binding, change.is_gone, node):
                     self._replicator.put_for(node.name, self.channel, key, told)

@@ -82,6 +82,15 @@ class IMembership(Interface):
             who owes it something repairs it.
         """
 
+    def has_missed(node):
+        """
+        Whether a node that counts as active all the time has left messages without an answer for so long that they were
+        given up, and is now to be repaired.
+
+        @param node: its L{NodeName<sipdmq.records.NodeName>}
+        @return: C{bool}
+        """
+
     def clock_difference(told_by):
         """
         How far the clock of another node is ahead of ours.
