@@ -1,6 +1,6 @@
 """
 The policy of C{bench/htable.py}: a MESSAGE has so many cells written, a few in each turn of the reactor, and is
-answered when that is done.
+answered when that is done; another one asks how many there are.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ TURN = 50
 
 class Policy(DefaultPolicy):
     """
-    C{MESSAGE sip:FIRST-COUNT@node}
+    C{MESSAGE sip:FIRST-COUNT@node}, C{MESSAGE sip:cells@node}
     """
 
     async def route(self, request: Any, node: Any) -> None:
         if request.method != "MESSAGE":
             await super().route(request, node)
             return
-        first, _, count = request.uri.user.partition("-")
         table = node.tables["t"]
+        if request.uri.user == "cells":
+            self._answer(request, str(sum(1 for _ in table.items())))
+            return
+        first, _, count = request.uri.user.partition("-")
         number, end = int(first), int(first) + int(count)
         while number < end:
             if node.dmq._service.membership.snapshot()["dmq.outbox_changes"] < 2000:
@@ -35,5 +38,8 @@ class Policy(DefaultPolicy):
                     table.set(f"key{each % 50000}", "a value of some length")
                 number += TURN
             await deferLater(reactor, 0, lambda: None)
+        self._answer(request, "done")
+
+    def _answer(self, request: Any, reason: str) -> None:
         request.is_decided = True
-        request.transaction.respond(response_to(request.message, 200, "done"))
+        request.transaction.respond(response_to(request.message, 200, "bench", reason=reason))

@@ -9,6 +9,7 @@ import math
 import socket
 import struct
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 
 from sipdmq.sip.uri import format_host
@@ -40,17 +41,20 @@ audio_source aufile,{tone}
 audio_player aufile,{directory}/heard.wav
 """
 
-PRESENCE = """\
-module_app contact.so
-module_app presence.so
-"""
-
 TLS = """\
 sip_certificate {folder}/{user}-phone.pem
 sip_cafile {folder}/ca.pem
 """
 
-ACCOUNT = "<sip:{user}@{node};transport={transport}>;regint=60;answermode={mode};auth_user={user};auth_pass={secret}\n"
+PRESENCE = """\
+module_app contact.so
+module_app presence.so
+"""
+
+ACCOUNT = "<sip:{user}@{node};transport={transport}>;regint=60;answermode={mode};auth_user={user};auth_pass={secret}"
+
+#: Of an account whose state is published: it is refreshed after so many seconds.
+PUBLISHES = ";pubint={seconds}"
 
 
 def write_tone(path: Path) -> None:
@@ -82,8 +86,8 @@ class Baresip:
         secret: str,
         answers: bool,
         control_port: int = CONTROL_PORT,
-        publishes: bool = False,
-        watches: str = "",
+        contacts: Sequence[str] = (),
+        publish_interval: int = 0,
     ) -> None:
         """
         Start it.
@@ -94,9 +98,8 @@ class Baresip:
         @param secret: the password.
         @param answers: by itself, at once.
         @param control_port: at C{host}, where nobody else listens.
-        @param publishes: its user's presence (RFC 3903), as told by the commands C{presence_online} and
-            C{presence_offline}.
-        @param watches: the URI of a user whose presence it subscribes to.
+        @param contacts: URIs of those whose presence it watches.
+        @param publish_interval: seconds that each of its own publications lasts; with 0 it publishes nothing.
         """
         modules = next((path for path in MODULE_PATHS if Path(path, "account.so").exists()), None)
         if modules is None:
@@ -113,16 +116,16 @@ class Baresip:
         )
         if transport == "tls":
             config += TLS.format(folder=folder, user=user)
+        if contacts or publish_interval:
+            config += PRESENCE
         account = ACCOUNT.format(
             user=user, node=node, transport=transport, mode="auto" if answers else "manual", secret=secret
         )
-        if publishes or watches:
-            config += PRESENCE
-        if publishes:
-            account = account.replace(";regint", ";pubint=60;regint")
+        if publish_interval:
+            account += PUBLISHES.format(seconds=publish_interval)
         (self.directory / "config").write_text(config)
-        (self.directory / "accounts").write_text(account)
-        (self.directory / "contacts").write_text(f'"Other" <{watches}>;presence=p2p\n' if watches else "")
+        (self.directory / "accounts").write_text(f"{account}\n")
+        (self.directory / "contacts").write_text("".join(f"<{uri}>;presence=p2p\n" for uri in contacts))
         # Line by line: its output is what tests wait for.
         family = "-6" if ":" in host else "-4"
         command = ["stdbuf", "-oL", "baresip", family, "-f", str(self.directory), "-s", "-t", str(LIFETIME)]
@@ -150,7 +153,7 @@ class Baresip:
 
     def tell(self, command: str, parameters: str = "") -> None:
         """
-        Give it a command of its menu: C{dial}, C{hangup}.
+        Give it a command of its menu: C{dial}, C{hangup}, C{presence_online}.
 
         @raise ProgramFailed: it did not take it.
         """

@@ -10,7 +10,7 @@ import socket
 import time
 
 from tests.interop.background import Background
-from tests.interop.baresip import MODULE_PATHS, Baresip, write_tone
+from tests.interop.baresip import MODULE_PATHS
 from tests.interop.cluster import ClusterTestCase, Member
 from tests.interop.phone import make_response
 from tests.interop.programs import InteropTestCase, require
@@ -89,35 +89,6 @@ class BaresipTests(InteropTestCase):
             self.assertEqual(publisher.publish(PIDF.format(user="bob", basic=basic)), 200)
             phone.wait_for(rf"sip:bob@\S+ changed status from .* to {seen}", 5.0)
         self.assert_well()
-
-
-class BaresipClusterTests(ClusterTestCase):
-    """
-    Two real phones at two nodes of a cluster: one publishes, the other one watches.
-    """
-
-    network = "127.81.24"
-
-    def test_one_sees_the_other_come_and_go(self) -> None:
-        require("baresip", "stdbuf")
-        first, second = self.member(1, presence=PRESENCE["presence"]), self.member(2, 1, presence=PRESENCE["presence"])
-        self.assert_nodes([first, second])
-        write_tone(second.directory / "tone.wav")
-        bob = Baresip(
-            second.directory, "bob", self.address(20), first.host, "udp", "none", answers=False, publishes=True
-        )
-        self.addCleanup(bob.program.kill)
-        alice = Baresip(
-            second.directory, "alice", self.address(21), second.host, "udp", "none", answers=False,
-            watches=f"sip:bob@{second.host}",
-        )  # fmt: skip
-        self.addCleanup(alice.program.kill)
-        for phone in (bob, alice):
-            phone.wait_until_registered()
-        alice.wait_for(r"<basic>open</basic>")  # baresip says nothing of the first status that it hears
-        for command, seen in (("presence_offline", "Offline"), ("presence_online", "Online")):
-            bob.tell(command)
-            alice.wait_for(rf"sip:bob@\S+ changed status from .* to {seen}")
 
 
 class Publisher:
