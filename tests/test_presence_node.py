@@ -404,20 +404,21 @@ class RouteTests(WatchingTestCase):
 
 class PendingPolicy:
     """
-    Bob has not decided on alice; others he lets watch.
+    Bob has not decided on alice, unless a test says otherwise; others he lets watch.
     """
+
+    alice: Any = "pending"
 
     async def route(self, request: Any, node: Any) -> None:
         node.handle_subscribe(request)
 
     def may_watch(self, watcher: str, presentity: str, event: str) -> Any:
-        return "pending" if watcher == "alice@example.org" else watcher != "mallory@example.org"
+        return self.alice if watcher == "alice@example.org" else watcher != "mallory@example.org"
 
 
 class PolicyTests(WatchingTestCase):
-    policy = PendingPolicy()
-
     def setUp(self) -> None:
+        self.policy = PendingPolicy()
         directlyProvides(self.policy, IRoutingPolicy)
         super().setUp()
 
@@ -431,6 +432,39 @@ class PolicyTests(WatchingTestCase):
         self.state.set("<away/>")
         self.pump(3)
         self.assertEqual(watcher.told(), [])
+
+    def test_a_refresh_gets_what_was_granted_meanwhile(self) -> None:
+        self.state.set("<home/>")
+        watcher = self.watcher()
+        self.send(watcher)
+        self.policy.alice = True
+        self.assertEqual(self.send(watcher), 200)
+        self.assertEqual(watcher.states(), ["pending;expires=600", "active;expires=600"])
+        self.assertEqual(watcher.told(), ["", "<home/>"])
+        self.pump(3)
+        self.state.set("<away/>")
+        self.pump(1)
+        self.assertEqual(watcher.told(), ["<away/>"])
+
+    def test_a_refresh_loses_what_was_taken_back(self) -> None:
+        self.policy.alice = True
+        self.state.set("<home/>")
+        watcher = self.watcher()
+        self.send(watcher)
+        self.policy.alice = False
+        self.state.set("<secret/>")
+        self.assertEqual(self.send(watcher), 403)
+        self.assertEqual(watcher.states(), ["active;expires=600", "terminated;reason=rejected"])
+        self.assertEqual(watcher.told(), ["<home/>", ""])
+        self.assertEqual(self.number("subscriptions.live"), 0)
+        self.assertEqual(self.send(watcher), 481)
+
+    def test_who_may_not_watch_any_more_may_end_it(self) -> None:
+        watcher = self.watcher()
+        self.send(watcher)
+        self.policy.alice = False
+        self.assertEqual(self.send(watcher, 0), 200)
+        self.assertEqual(watcher.states()[1:], ["terminated;reason=timeout"])
 
     def test_no(self) -> None:
         self.assertEqual(self.send(self.watcher(user="mallory")), 403)
