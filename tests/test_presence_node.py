@@ -477,6 +477,34 @@ class PolicyTests(WatchingTestCase):
         self.assertEqual(watcher.responses[-1].status, 489)
 
 
+class StopTests(WatchingTestCase):
+    presence = replace(PRESENCE, subscriptions_per_watcher=1000, watchers_per_presentity=1000)
+
+    def test_watchers_are_told_when_to_come_again(self) -> None:
+        """
+        Nobody goes on with what a lone node had; and they shall not come all at once.
+        """
+        watchers = [self.watcher(port=6000 + number, call_id=f"c{number}") for number in range(102)]
+        for watcher in watchers:
+            self.send(watcher)
+        gone, *watchers = watchers
+        self.send(gone, 0)
+        self.pump(3)
+        for watcher in (gone, *watchers):
+            watcher.told()
+        self.state.set("<last/>")
+        self.memory.service.stopService()
+        self._carry(self.memory.take_sent())
+        waits = [10] * 100 + [11]
+        self.assertEqual(
+            [watcher.states() for watcher in watchers],
+            [[f"terminated;reason=probation;retry-after={seconds}"] for seconds in waits],
+        )
+        self.assertEqual(watchers[0].told(), ["<last/>"])
+        self.assertEqual(gone.notifies, [])
+        self.assertEqual(self.memory.reactor.getDelayedCalls(), [])
+
+
 class OwnPackageTests(WatchingTestCase):
     """
     RFC 3680 and RFC 3857 at work.
