@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from zope.interface.verify import verifyObject
 
+from sipdmq.core.contacts import PERMANENT
 from sipdmq.dmq.presence_form import version_of
 from sipdmq.dmq.presence_json import PresentityUpdate, decode, encode_sync_end
 from sipdmq.dmq.presence_syncs import is_kamailio_5
@@ -378,6 +379,11 @@ class FormTests(PresenceTestCase):
         for etag, number in (("a.1795402691.21046.1.0", 0), ("a.1.2.17", 17), ("x-y-z.7", 7), ("abc", 0),
                              ("x.yz", 0), ("7", 0), ("a." + 30 * "9", 0)):  # fmt: skip
             self.assertEqual(version_of(etag), number, etag)
+
+    def test_what_is_new_to_a_kamailio_is_never_a_removal(self) -> None:
+        for expires_at, expires in ((EPOCH + 60, 30), (EPOCH + 30, 1), (EPOCH + 20, 1), (PERMANENT, -1)):
+            told = self.form.new(make_publication(expires_at=expires_at), int(EPOCH) + 30)
+            self.assertEqual((told.expires, told.recv, told.is_new), (expires, EPOCH + 30, True))
 
     def test_who_is_a_kamailio_5(self) -> None:
         name = NodeName(Protocol.UDP, "192.0.2.50", 5060)
