@@ -195,6 +195,13 @@ class RefusedTests(WatchingTestCase):
         watcher = self.watcher()
         self.assertEqual(self.send(watcher, uri="sip:example.org"), 404)
 
+    def test_an_extension_that_we_do_not_have(self) -> None:
+        watcher = self.watcher()
+        for _ in range(2):  # outside of a dialog, then within it
+            self.assertEqual(self.send(watcher, headers=["Require: eventlist"]), 420)
+            self.assertEqual(watcher.responses[-1].headers.first["unsupported"], "eventlist")
+            self.assertEqual(self.send(watcher), 200)
+
     def test_who_takes_no_such_documents(self) -> None:
         watcher = self.watcher()
         self.assertEqual(self.send(watcher, headers=["Accept: text/plain"]), 406)
