@@ -270,6 +270,7 @@ class SyncTests(PresenceTestCase):
         told_by = (str(OURS.name), "sip:192.0.2.99:5060")
         more = [make_publication(f"p{number}", told_by=name) for number, name in enumerate(told_by)]
         self.put(*self.store.records(ALICE, "presence"), *more, origin=Origin.REPLICATED)
+        self.assertTrue(any(each.removed for each in self.store.records(ALICE, "presence")), "which nobody is told")
         # Of ours r1; of another Kamailio k1, or OURS does.
         self.assertEqual(asked() - {"k1.0"}, {"r1.1"})
         self.cluster.inherited = {"sip:192.0.2.99:5060"}
