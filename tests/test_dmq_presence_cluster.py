@@ -249,9 +249,9 @@ class CopyTests(PresenceNetworkTestCase):
         Stored, it would be the newest for ever.
         """
         self.nodes(1, 2)
-        presentity = '{"domain":"localhost","user":"alice","etag":"n.0","expires":600,"recv":%d,"event":"presence"}' % 10**10
-        told = f'X-Sipdmq-Published: {{"action":1,"presentity":{presentity},"t_new":1}}'
-        self.assertEqual(self.from_node(told, body=pidf()).status, 403)
+        presentity = '"domain":"localhost","user":"alice","etag":"n.0","expires":600,"event":"presence","recv":9999999999'
+        told = f'{{"action":1,"presentity":{{{presentity}}},"t_new":1}}'
+        self.assertEqual(self.from_node(f"X-Sipdmq-Published: {told}", body=pidf()).status, 403)
         self.assertEqual(self.records(1), [])
 
     def test_a_copy_that_tells_nonsense_is_one_like_any_other(self) -> None:
