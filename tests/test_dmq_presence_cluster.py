@@ -249,7 +249,7 @@ class CopyTests(PresenceNetworkTestCase):
         Stored, it would be the newest for ever.
         """
         self.nodes(1, 2)
-        presentity = '"domain":"localhost","user":"alice","etag":"n.0","expires":600,"event":"presence","recv":9999999999'
+        presentity = '"domain":"localhost","user":"alice","etag":"n.0","expires":9,"event":"presence","recv":9999999999'
         told = f'{{"action":1,"presentity":{{{presentity}}},"t_new":1}}'
         self.assertEqual(self.from_node(f"X-Sipdmq-Published: {told}", body=pidf()).status, 403)
         self.assertEqual(self.records(1), [])

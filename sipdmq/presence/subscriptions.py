@@ -152,13 +152,11 @@ def read_event(request: Request, packages: Sequence[str]) -> Event:
 
     @param packages: that are served.
     @raise RequestRefused: 489.
-    @raise ParseError: several, or one that cannot be read.
+    @raise ParseError: it cannot be read.
     """
     value = request.headers.first.get("event")
     if value is None:
         raise refuse.bad_event(packages)
-    if request.headers.is_repeated("event"):
-        raise ParseError("Event Given Twice")
     event = parse_event(value)
     if event.package not in packages:
         raise refuse.bad_event(packages)
