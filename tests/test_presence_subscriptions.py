@@ -217,6 +217,7 @@ class CodecTests(SynchronousTestCase):
         for body in (b"", b"{}", b"[]", b"7", b'{"subscriptions":{}}', b'{"subscriptions":[],"x":1}', b"[" * 100_000):
             self.assertRaises(DecodeError, decode, body)
         self.assertRaises(DecodeError, decode, join([b"{}"] * 201))
+        self.assertRaises(DecodeError, decode, join([b'{"to_tag":%b}' % (b"9" * 60_000)]))
 
     def test_what_no_notify_can_be_made_of(self) -> None:
         good = json.loads(encode(make()))
