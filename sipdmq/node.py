@@ -421,12 +421,23 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
 
         name = None if cluster is None else cluster.name
         watching = make_watching(
-            config.presence, reactor, now, ids, listeners, domains, store, transactions, resolver, targets, flows, name
+            config.presence,
+            reactor,
+            now,
+            ids,
+            listeners,
+            domains,
+            store,
+            transactions,
+            resolver,
+            targets,
+            flows,
+            name,
+            getattr(policy, "may_watch", may_watch),
         )
         if publications is not None:
             watching.add(publications)
         functions.subscriptions = watching.server
-        functions.may_watch = getattr(policy, "may_watch", may_watch)
         dispatcher.add_service("SUBSCRIBE", watching.server)
         if cluster is not None:
             cluster.share(watching)

@@ -142,9 +142,11 @@ def make_watching(
     targets: BindingTargets,
     flows: IFlows,
     name: NodeName | None,
+    may_watch: Callable[[str, str, str], object],
 ) -> Watching:
     """
     @param name: of this node in its cluster; L{None} outside of one.
+    @param may_watch: as for L{SubscriptionServer}.
     """
     local = "" if name is None else str(name)
     table = SubscriptionTable(
@@ -169,7 +171,9 @@ def make_watching(
     limits = SubscribeLimits(
         config.min_expires_subscribe, config.default_expires_subscribe, config.max_expires_subscribe
     )
-    server = SubscriptionServer(table, subscriptions, notifier, states, contacts, domains, limits, ids, now)
+    server = SubscriptionServer(
+        table, subscriptions, notifier, states, contacts, domains, limits, ids, now, may_watch
+    )
     watching = Watching(clock, table, states, notifier, subscriptions, server, contacts, config, now)
     watchers = WatcherInformation(table)
     subscriptions.changed = watchers.changed

@@ -21,5 +21,8 @@ class TranscriptTests(SynchronousTestCase):
             self.assertEqual(transcript.expected.splitlines(), seen.splitlines(), message)
 
     def test_a_line_that_is_no_command(self) -> None:
-        for text in ("nodes a\n1 start b\n---\n", "nodes a\n1 alice add on a\n---\n", "nodes a\nsoon start a\n---\n"):
-            self.assertRaises(ValueError, Transcript(text).run)
+        for line in (
+            "1 start b", "1 alice add on a", "soon start a", "1 bob publish on a open", "1 call1 begin on a",
+            "with tables",
+        ):  # fmt: skip
+            self.assertRaises(ValueError, Transcript(f"nodes a\n{line}\n---\n").run)

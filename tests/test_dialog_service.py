@@ -164,6 +164,14 @@ class CallTests(DialogTestCase):
         self.dialogs.call_failed(invite, 404)
         self.assertEqual((self.states(), self.dialogs.mark(invite)), ([], ""))
 
+    def test_no_dialog_has_the_number_0(self) -> None:
+        """
+        Kamailio takes that for none (WIRE §9).
+        """
+        self.numbers = iter((0,))
+        self.begin()
+        self.assertEqual([dialog.id.h_id for dialog in self.dialogs.all()], [1])
+
     def test_the_same_invite_again(self) -> None:
         self.begin()
         self.begin()

@@ -4,6 +4,7 @@ Channel dialog: what is told, what is answered, and who is sent what.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from zope.interface.verify import verifyObject
@@ -15,7 +16,7 @@ from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.replication import INodeListener, IRepairer
 from sipdmq.records import ChannelMessage, ClusterNode, NodeStatus, Protocol, Source
 from tests.fakes import UDP
-from tests.test_dialog_service import DialogTestCase
+from tests.test_dialog_service import DialogTestCase, answer
 from tests.test_dmq_dialog_json import captured
 from tests.test_dmq_usrloc_json import CAPTURES
 from tests.usrloc_node import KAMAILIO, OURS, FakeCluster
@@ -137,6 +138,18 @@ class SyncTests(DialogPeerTestCase):
         self.receive(b'{"action":4,"ours":1}', node)
         self.assertEqual(self.calls(node), ["_Gone", *[each for each in told if each != "_Gone"]])
 
+    def test_one_that_waits_for_its_ack_is_told_as_an_early_one(self) -> None:
+        """
+        State 3 is nothing that a Kamailio takes (WIRE §9).
+        """
+        invite = self.begin("answered")
+        self.dialogs.call_answered(invite, answer(invite))
+        self.put()
+        node = self.newcomer("kamailio 5.6.3")
+        self.receive(b'{"action":4}', node)
+        told = {change.call_id: (change.state, change.start_ts) for change in self.put(node)}
+        self.assertEqual(told, {"own": (1, 0), "answered": (2, 0)})
+
     def test_a_repair_of_a_kamailio(self) -> None:
         self.clock.advance(6)
         self.put()
@@ -146,6 +159,16 @@ class SyncTests(DialogPeerTestCase):
 
 
 class InwardTests(DialogPeerTestCase):
+    def test_a_clock_that_is_ahead_prolongs_nothing(self) -> None:
+        told = json.loads(captured("captures/dl-update-new-vars"))
+        confirmed = json.loads(captured("captures/dl-state-confirmed"))
+        ahead = int(self.now()) + 10**6
+        self.receive(json.dumps({**told, "init_ts": ahead}).encode())
+        self.receive(json.dumps({**confirmed, "start_ts": ahead}).encode())
+        (dialog,) = self.dialogs.all()
+        self.assertEqual(dialog.state, DialogState.CONFIRMED)
+        self.assertEqual((dialog.init_ts, dialog.start_ts), (int(self.now()), int(self.now())))
+
     def test_interfaces(self) -> None:
         for interface in (IRepairer, INodeListener, IInspectable, IDialogListener):
             verifyObject(interface, self.peer)

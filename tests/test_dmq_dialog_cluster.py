@@ -293,6 +293,44 @@ class RepairTests(DialogClusterTestCase):
         over = ("changed", DialogState.DELETED, Origin.LOCAL)
         self.assertEqual([each.take() for each in ends], [[over] * 2, [over], [over]], "each by its owner")
 
+    def test_limits_after_a_partition_and_for_the_calls_of_a_killed_node(self) -> None:
+        """
+        While they are apart each side counts what it has heard of; then all count all. The calls of a killed node count
+        until its heir has ended them.
+        """
+
+        def may_call(number: int, call: str) -> bool:
+            invite = request(call=call)
+            try:
+                self.dialogs(number).limit(Routed(invite), "caller", "alice", 2, 403)  # type: ignore[arg-type]
+            except RequestRefused as refusal:
+                self.assertEqual(refusal.status, 403)
+                return False
+            self.confirm(number, call)
+            self.network.pump(1)
+            return True
+
+        def counts(*numbers: int) -> list[int]:
+            return [self.dialogs(number).profile_size("caller", "alice") for number in numbers]
+
+        self.assertTrue(may_call(1, "before"))
+        self.cut(1, 2, 3)
+        self.assertEqual([may_call(number, f"apart{number}") for number in (1, 2, 3)], [True, True, False])
+        self.assertEqual(counts(1, 2, 3), [2, 2, 2])
+        self.network.pump(3 * PING, 0.5)
+        self.network.cuts.clear()
+        self.network.pump(3 * PING, 0.5)
+        self.assertEqual(counts(1, 2, 3), [3, 3, 3])
+        self.end(2, "apart2")
+        self.network.pump(1)
+        self.assertEqual([may_call(number, f"more{number}") for number in (1, 2, 3)], [False] * 3)
+        self.network.dead.add(address(1))
+        self.network.pump(3 * PING, 0.5)
+        self.assertEqual([may_call(number, f"late{number}") for number in (2, 3)], [False] * 2)
+        self.network.pump(LIFETIME, 0.5)
+        self.assertEqual(counts(2, 3), [0, 0])
+        self.assertTrue(may_call(3, "anew"))
+
     def test_what_a_killed_node_told_some_all_get(self) -> None:
         """
         Its beginnings and its ends: one survivor tells the other, and has its timers.

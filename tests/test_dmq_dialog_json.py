@@ -107,6 +107,21 @@ class OwnTests(SynchronousTestCase):
         for profiles in ("x", "[]", '{"profiles":1}', '{"profiles":[1]}', '{"profiles":[{"name":1}]}'):
             self.assertRaises(DecodeError, decode, json.dumps(whole | {"profiles": profiles}).encode())
 
+    def test_60_kb(self) -> None:
+        whole = json.loads(encode(TOLD))
+        nested = "[" * 29_000 + "]" * 29_000
+        many = json.dumps({"profiles": [{"name": "p"}] * 3_000})
+        for body in (
+            b"[" * 60_000,
+            b'{"a":' * 12_000,
+            b'{"action":1,"h_id":%b}' % (b"9" * 60_000),
+            *(json.dumps(whole | {name: "x" * 59_000}).encode() for name in ("callid", "contact1", "by", "profiles")),
+            *(json.dumps(whole | {"profiles": text}).encode() for text in (nested, many)),
+            json.dumps(whole | {"vars": {str(number): "" for number in range(5_000)}}).encode(),
+            json.dumps(whole | {"vars": {"x" * 59_000: ""}}).encode(),
+        ):
+            self.assertRaises(DecodeError, decode, body)
+
     @given(st.binary(max_size=300))
     def test_any_bytes(self, body: bytes) -> None:
         try:

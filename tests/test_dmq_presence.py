@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from zope.interface.verify import verifyObject
 
+from sipdmq.core.contacts import PERMANENT
 from sipdmq.dmq.presence_form import version_of
 from sipdmq.dmq.presence_json import PresentityUpdate, decode, encode_sync_end
 from sipdmq.dmq.presence_syncs import is_kamailio_5
@@ -269,12 +270,14 @@ class SyncTests(PresenceTestCase):
         told_by = (str(OURS.name), "sip:192.0.2.99:5060")
         more = [make_publication(f"p{number}", told_by=name) for number, name in enumerate(told_by)]
         self.put(*self.store.records(ALICE, "presence"), *more, origin=Origin.REPLICATED)
+        self.assertTrue(any(each.removed for each in self.store.records(ALICE, "presence")), "of which it is not told")
         # Of ours r1; of another Kamailio k1, or OURS does.
         self.assertEqual(asked() - {"k1.0"}, {"r1.1"})
         self.cluster.inherited = {"sip:192.0.2.99:5060"}
         self.assertEqual(asked() - {"k1.0"}, {"r1.1", "p1.0"})
         self.cluster.members = [KAMAILIO]
         self.assertEqual(asked(), {"r1.1", "p1.0", "k1.0"})
+        self.assertEqual(self.sent(), [])
 
     def test_what_kamailios_have_changed_is_shared_out(self) -> None:
         names = [f"p{number}" for number in range(40)]
@@ -378,6 +381,11 @@ class FormTests(PresenceTestCase):
         for etag, number in (("a.1795402691.21046.1.0", 0), ("a.1.2.17", 17), ("x-y-z.7", 7), ("abc", 0),
                              ("x.yz", 0), ("7", 0), ("a." + 30 * "9", 0)):  # fmt: skip
             self.assertEqual(version_of(etag), number, etag)
+
+    def test_what_is_new_to_a_kamailio_is_never_a_removal(self) -> None:
+        for expires_at, expires in ((EPOCH + 60, 30), (EPOCH + 30, 1), (EPOCH + 20, 1), (PERMANENT, -1)):
+            told = self.form.new(make_publication(expires_at=expires_at), int(EPOCH) + 30)
+            self.assertEqual((told.expires, told.recv, told.is_new), (expires, EPOCH + 30, True))
 
     def test_who_is_a_kamailio_5(self) -> None:
         name = NodeName(Protocol.UDP, "192.0.2.50", 5060)

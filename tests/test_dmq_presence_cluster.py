@@ -43,7 +43,7 @@ class PresenceNetworkTestCase(SynchronousTestCase):
         self.network.seen.clear()
 
     def publish(self, number: int, *headers: str, body: bytes = b"", etag: str = "", vias: str = "",
-                source: tuple[str, int] = PHONE) -> Response:  # fmt: skip
+                source: tuple[str, int] = PHONE, uri: str = f"sip:{AOR}") -> Response:  # fmt: skip
         """
         A phone publishes at a node, and all gets where it goes.
 
@@ -53,7 +53,7 @@ class PresenceNetworkTestCase(SynchronousTestCase):
         lines = ["Event: presence", *headers, *([f"SIP-If-Match: {etag}"] if etag else [])]
         lines += ["Content-Type: application/pidf+xml"] if body else []
         data = request_bytes(
-            "PUBLISH", uri=f"sip:{AOR}", via=f"{vias}SIP/2.0/UDP {PHONE[0]}:{PHONE[1]};branch=z9hG4bK{self._sent}",
+            "PUBLISH", uri=uri, via=f"{vias}SIP/2.0/UDP {PHONE[0]}:{PHONE[1]};branch=z9hG4bK{self._sent}",
             call_id=f"c{self._sent}", headers=lines, body=body,
         )  # fmt: skip
         port = self.network.nodes[address(number)].reactor.ports[0]
@@ -225,6 +225,34 @@ class CopyTests(PresenceNetworkTestCase):
         self.assertEqual([body for _, body in self.records(1)], [pidf()])
         self.assertEqual((self.records(2), self.copies()), ([], []), "it is not sent on")
         self.assertEqual(self.from_node(etag="a.1.2.3").status, 412)
+
+    def test_our_limits_are_for_phones(self) -> None:
+        """
+        How long a publication lives, the node has agreed on with its phone.
+        """
+        self.nodes(1, 2)
+        self.assertEqual(self.publish(1, "Expires: 30", body=pidf()).status, 423)
+        self.assertEqual(self.from_node("Expires: 30", body=pidf()).status, 200)
+
+    def test_published_by_the_address_of_a_node(self) -> None:
+        self.nodes(1, 2)
+        for host in (address(1), address(2)):
+            self.assertEqual(self.from_node(uri=f"sip:alice@{host}", body=pidf()).status, 200, host)
+        self.assertEqual(len(self.records(1)), 2)
+
+    def test_an_extension_that_we_do_not_have(self) -> None:
+        self.nodes(1, 2)
+        self.assertEqual(self.from_node("Require: x", body=pidf()).status, 420)
+
+    def test_a_copy_from_a_day_that_has_not_come(self) -> None:
+        """
+        Stored, it would be the newest for ever.
+        """
+        self.nodes(1, 2)
+        presentity = '"domain":"localhost","user":"alice","etag":"n.0","expires":9,"event":"presence","recv":9999999999'
+        told = f'{{"action":1,"presentity":{{{presentity}}},"t_new":1}}'
+        self.assertEqual(self.from_node(f"X-Sipdmq-Published: {told}", body=pidf()).status, 403)
+        self.assertEqual(self.records(1), [])
 
     def test_a_copy_that_tells_nonsense_is_one_like_any_other(self) -> None:
         self.nodes(1, 2)

@@ -175,6 +175,13 @@ class RemovalTests(TablesTestCase):
         self.assertEqual(self.successResultOf(removing), 999)
         self.assertEqual(dict(self.table.items()), {"k5": "later", "k_new": "later"})
 
+    def test_long_texts_make_the_steps_shorter(self) -> None:
+        for key in ("k1", "k2", "k3"):
+            self.table.set(key, "x" * 20_000)
+        self.assertNoResult(removing := self.table.remove(value_prefix="x"))
+        self.clock.pump([0.001] * 10)
+        self.assertEqual(self.successResultOf(removing), 3)
+
     def test_one_that_costs_too_much_removes_nothing(self) -> None:
         number, bits = 1, []
         for _ in range(30_000):

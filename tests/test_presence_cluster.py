@@ -345,11 +345,26 @@ class TakeoverTests(ClusterTestCase):
 
     def test_a_node_that_says_farewell(self) -> None:
         watcher = self.subscribed(1, 1)
-        self.network.nodes[address(1)].node.cluster.stop()
-        self.network.deliver()
+        self.network.nodes[address(1)].service.stopService()
+        self.network.pump(1)
         self.network.kill(1)
         self.network.pump(1)
         self.assertEqual(watcher.numbers(), [1001])
+        self.assertRegex(watcher.states()[0], "^active;")
+
+    def test_the_last_one_that_says_farewell_ends_them(self) -> None:
+        watcher, ended = self.subscribed(1, 1), self.subscribed(2, 3)
+        self.network.send(ended, 3, 0)
+        last = self.network.nodes[address(3)].node
+        for number in (1, 2, 3):
+            watcher.told()
+            ended.told()
+            self.network.nodes[address(number)].service.stopService()
+            self.network.pump(2)
+            self.network.kill(number)
+            self.network.pump(5)
+        self.assertEqual(watcher.states(), ["terminated;reason=probation;retry-after=10"])
+        self.assertEqual((ended.states(), last.snapshot()["notify.unreachable"]), ([], 0))
 
     def test_an_heir_that_had_not_heard_of_it(self) -> None:
         for number in range(4):

@@ -53,6 +53,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_depth(self) -> None:
         self.assertIsInstance(read_xml(b"<a>" * MAX_DEPTH + b"</a>" * MAX_DEPTH), Element)
+        deeper = MAX_DEPTH + 1
+        self.assertEqual(self.refused(b"<a>" * deeper + b"</a>" * deeper), "more than 20 elements deep")
         self.assertEqual(self.refused(b"<a>" * 20_000), "more than 20 elements deep")
 
     def test_elements_and_attributes(self) -> None:

@@ -69,6 +69,15 @@ class FormTests(SynchronousTestCase):
         self.assertIs(decode(captured("pr-subs-sync-request")), True)
         self.assertIs(decode(captured("pr-sync-record")), False)
 
+    def test_60_kb(self) -> None:
+        document = json.loads(captured("pr-subscription"))
+        for value in ("x" * 59_000, [[]] * 15_000):
+            for name in ("to_tag", "contact", "callid"):
+                body = json.dumps({**document, "subscription": {**document["subscription"], name: value}}).encode()
+                self.assertRaises(DecodeError, decode, body)
+        for body in (b"[" * 60_000, b'{"action":3,"subscription":' * 2_000, b'{"action":%b}' % (b"9" * 60_000)):
+            self.assertRaises(DecodeError, decode, body)
+
     @given(st.binary(max_size=100))
     def test_any_bytes(self, body: bytes) -> None:
         try:

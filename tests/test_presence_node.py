@@ -195,6 +195,13 @@ class RefusedTests(WatchingTestCase):
         watcher = self.watcher()
         self.assertEqual(self.send(watcher, uri="sip:example.org"), 404)
 
+    def test_an_extension_that_we_do_not_have(self) -> None:
+        watcher = self.watcher()
+        for _ in range(2):  # outside of a dialog, then within it
+            self.assertEqual(self.send(watcher, headers=["Require: eventlist"]), 420)
+            self.assertEqual(watcher.responses[-1].headers.first["unsupported"], "eventlist")
+            self.assertEqual(self.send(watcher), 200)
+
     def test_who_takes_no_such_documents(self) -> None:
         watcher = self.watcher()
         self.assertEqual(self.send(watcher, headers=["Accept: text/plain"]), 406)
@@ -404,20 +411,21 @@ class RouteTests(WatchingTestCase):
 
 class PendingPolicy:
     """
-    Bob has not decided on alice; others he lets watch.
+    Bob has not decided on alice, unless a test says otherwise; others he lets watch.
     """
+
+    alice: Any = "pending"
 
     async def route(self, request: Any, node: Any) -> None:
         node.handle_subscribe(request)
 
     def may_watch(self, watcher: str, presentity: str, event: str) -> Any:
-        return "pending" if watcher == "alice@example.org" else watcher != "mallory@example.org"
+        return self.alice if watcher == "alice@example.org" else watcher != "mallory@example.org"
 
 
 class PolicyTests(WatchingTestCase):
-    policy = PendingPolicy()
-
     def setUp(self) -> None:
+        self.policy = PendingPolicy()
         directlyProvides(self.policy, IRoutingPolicy)
         super().setUp()
 
@@ -432,6 +440,39 @@ class PolicyTests(WatchingTestCase):
         self.pump(3)
         self.assertEqual(watcher.told(), [])
 
+    def test_a_refresh_gets_what_was_granted_meanwhile(self) -> None:
+        self.state.set("<home/>")
+        watcher = self.watcher()
+        self.send(watcher)
+        self.policy.alice = True
+        self.assertEqual(self.send(watcher), 200)
+        self.assertEqual(watcher.states(), ["pending;expires=600", "active;expires=600"])
+        self.assertEqual(watcher.told(), ["", "<home/>"])
+        self.pump(3)
+        self.state.set("<away/>")
+        self.pump(1)
+        self.assertEqual(watcher.told(), ["<away/>"])
+
+    def test_a_refresh_loses_what_was_taken_back(self) -> None:
+        self.policy.alice = True
+        self.state.set("<home/>")
+        watcher = self.watcher()
+        self.send(watcher)
+        self.policy.alice = False
+        self.state.set("<secret/>")
+        self.assertEqual(self.send(watcher), 403)
+        self.assertEqual(watcher.states(), ["active;expires=600", "terminated;reason=rejected"])
+        self.assertEqual(watcher.told(), ["<home/>", ""])
+        self.assertEqual(self.number("subscriptions.live"), 0)
+        self.assertEqual(self.send(watcher), 481)
+
+    def test_who_may_not_watch_any_more_may_end_it(self) -> None:
+        watcher = self.watcher()
+        self.send(watcher)
+        self.policy.alice = False
+        self.assertEqual(self.send(watcher, 0), 200)
+        self.assertEqual(watcher.states()[1:], ["terminated;reason=timeout"])
+
     def test_no(self) -> None:
         self.assertEqual(self.send(self.watcher(user="mallory")), 403)
 
@@ -441,6 +482,34 @@ class PolicyTests(WatchingTestCase):
         data = watcher.subscribe().replace(b"Event: presence\r\n", b"")
         self._carry(self.memory.receive(data, *watcher.address))
         self.assertEqual(watcher.responses[-1].status, 489)
+
+
+class StopTests(WatchingTestCase):
+    presence = replace(PRESENCE, subscriptions_per_watcher=1000, watchers_per_presentity=1000)
+
+    def test_watchers_are_told_when_to_come_again(self) -> None:
+        """
+        Nobody goes on with what a lone node had; and they shall not come all at once.
+        """
+        watchers = [self.watcher(port=6000 + number, call_id=f"c{number}") for number in range(102)]
+        for watcher in watchers:
+            self.send(watcher)
+        gone, *watchers = watchers
+        self.send(gone, 0)
+        self.pump(3)
+        for watcher in (gone, *watchers):
+            watcher.told()
+        self.state.set("<last/>")
+        self.memory.service.stopService()
+        self._carry(self.memory.take_sent())
+        waits = [10] * 100 + [11]
+        self.assertEqual(
+            [watcher.states() for watcher in watchers],
+            [[f"terminated;reason=probation;retry-after={seconds}"] for seconds in waits],
+        )
+        self.assertEqual(watchers[0].told(), ["<last/>"])
+        self.assertEqual(gone.notifies, [])
+        self.assertEqual(self.memory.reactor.getDelayedCalls(), [])
 
 
 class OwnPackageTests(WatchingTestCase):

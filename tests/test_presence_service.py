@@ -34,7 +34,7 @@ from sipdmq.sip.message import Request, response_to
 from sipdmq.sip.uri import SipURI
 from tests.fakes import TCP, UDP
 from tests.test_presence_subscriptions import NOW, A, B, C, make
-from tests.usrloc_node import FakeCluster
+from tests.usrloc_node import FakeCluster, FakeResponse
 from tests.watchers import FakeState
 
 
@@ -313,6 +313,13 @@ class ReplicasTests(ServiceTestCase):
         self.cluster.asked[0][3].errback(UnreachableError("no answer"))
         self.assertEqual([asked[1].host for asked in self.cluster.asked], ["192.0.2.2", "192.0.2.3"])
         self.cluster.asked[1][3].errback(UnreachableError("no answer"))
+        self.assertEqual(len(self.cluster.asked), 2)
+
+    def test_so_does_one_that_is_refused(self) -> None:
+        self.replicas.node_joined(node(2))
+        self.cluster.asked[0][3].callback(FakeResponse(503))
+        self.assertEqual([asked[1].host for asked in self.cluster.asked], ["192.0.2.2", "192.0.2.3"])
+        self.cluster.asked[1][3].callback(FakeResponse(200))
         self.assertEqual(len(self.cluster.asked), 2)
 
     def test_what_cannot_be_read(self) -> None:

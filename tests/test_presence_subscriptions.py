@@ -68,13 +68,14 @@ class ReadTests(SynchronousTestCase):
     def test_within_a_dialog_the_target_may_stay(self) -> None:
         to = "<sip:bob@example.org>;tag=t1"
         message = request("SUBSCRIBE", headers=["Event: presence"], to=to, cseq="2 SUBSCRIBE")
-        record = refresh(make(), read_subscribe(message, ("presence",), LIMITS), Way(), NOW, A)
+        record = refresh(make(), read_subscribe(message, ("presence",), LIMITS), State.ACTIVE, Way(), NOW, A)
         self.assertEqual(record.contact, "sip:alice@192.0.2.7")
         self.assertEqual((record.local_cseq, record.remote_cseq, record.expires_at), (0, 2, NOW + 3600))
 
     def test_another_node_goes_on_behind_the_numbers_of_the_first(self) -> None:
         message = subscribe_request(to="<sip:bob@example.org>;tag=t1", cseq="2 SUBSCRIBE")
-        record = refresh(make(local_cseq=7, version=7), read_subscribe(message, ("presence",), LIMITS), Way(), NOW, B)
+        subscribe = read_subscribe(message, ("presence",), LIMITS)
+        record = refresh(make(local_cseq=7, version=7), subscribe, State.ACTIVE, Way(), NOW, B)
         self.assertEqual((record.local_cseq, record.version, record.owner), (1007, 1007, B))
 
     def test_a_route_set_in_its_order(self) -> None:
@@ -216,6 +217,7 @@ class CodecTests(SynchronousTestCase):
         for body in (b"", b"{}", b"[]", b"7", b'{"subscriptions":{}}', b'{"subscriptions":[],"x":1}', b"[" * 100_000):
             self.assertRaises(DecodeError, decode, body)
         self.assertRaises(DecodeError, decode, join([b"{}"] * 201))
+        self.assertRaises(DecodeError, decode, join([b'{"to_tag":%b}' % (b"9" * 60_000)]))
 
     def test_what_no_notify_can_be_made_of(self) -> None:
         good = json.loads(encode(make()))

@@ -100,8 +100,6 @@ class NodeFunctions:
     @ivar tables: the shared tables of C{[htable NAME]}, L{ITable<sipdmq.interfaces.tables.ITable>} by NAME.
     @ivar subscriptions: L{ISubscriptionServer<sipdmq.interfaces.presence.ISubscriptionServer>}; L{None} where
         C{[presence] enable = 0}.
-    @ivar may_watch: the policy's: given watcher, presentity and event package, whether that is allowed; or
-        C{"pending"}.
     @ivar lookup_elsewhere: asks the cluster for an AoR that this node does not know, while it still syncs; L{None}
         where the node is in none.
     @ivar publisher: L{IPublisher<sipdmq.interfaces.publications.IPublisher>}; L{None} where C{[presence] enable = 0}.
@@ -132,7 +130,6 @@ class NodeFunctions:
         self.dialogs: Any = None
         self.tables: Any = {}
         self.subscriptions: Any = None
-        self.may_watch: Callable[[str, str, str], object] = lambda watcher, presentity, event: False
         self.lookup_elsewhere: Callable[[str], Deferred[tuple[Binding, ...]]] | None = None
         self.publisher: IPublisher | None = None
 
@@ -251,7 +248,7 @@ class NodeFunctions:
             raise RequestRefused(489)
         check_required(request.message)
         watcher = request.user or self._name_of(request.message.from_.uri)
-        self.subscriptions.subscribe(request.transaction, request.message, watcher, self.may_watch)
+        self.subscriptions.subscribe(request.transaction, request.message, watcher)
         request.is_decided = True
 
     def _name_of(self, uri: URI) -> str:

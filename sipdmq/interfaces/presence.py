@@ -68,14 +68,12 @@ class ISubscriptionServer(ITransactionUser):
         @raise ParseError: Event cannot be read.
         """
 
-    def subscribe(transaction, request, watcher, may_watch):
+    def subscribe(transaction, request, watcher):
         """
         Serve and answer one.
 
         @param transaction: L{IServerTransaction<sipdmq.interfaces.messages.IServerTransaction>}
         @param request: the L{Request<sipdmq.sip.message.Request>} of the transaction, our own Routes taken out of it.
         @param watcher: C{str}, who it is: C{"bob@example.org"}.
-        @param may_watch: given watcher, presentity and event package, says whether he may: true, false, or
-            C{"pending"}: he is told nothing, until somebody has decided.
         @raise RequestRefused: nothing was changed: 403, 404, 406, 423, 481, 482, 489, 500, 503, 513; so for ParseError.
         """

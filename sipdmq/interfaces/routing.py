@@ -25,7 +25,7 @@ class IRoutingPolicy(Interface):
 
         A policy may also have a method C{may_watch(watcher, presentity, event)}: whether somebody may subscribe to
         somebody, each as C{"bob@example.org"}, in an event package. True, false, or C{"pending"}: he is told nothing
-        yet. Without it L{may_watch<sipdmq.core.policy.may_watch>} counts.
+        yet. It is asked again at each refresh. Without it L{may_watch<sipdmq.core.policy.may_watch>} counts.
         """
 
 

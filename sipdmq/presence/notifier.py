@@ -91,12 +91,12 @@ class _Pace:
     @ivar is_paced: he was told something a moment ago.
     @ivar is_resting: he has asked to be left alone for a while.
     @ivar final: the subscription is over: as it was, for the last NOTIFY.
-    @ivar reason: why.
+    @ivar reason: why; and C{retry_after}: in how many seconds he may come again.
     """
 
     __slots__ = (
         "_notifier", "final", "is_final_sent", "is_paced", "is_queued", "is_resting", "is_stale", "is_unanswered",
-        "is_urgent", "reason", "tag",
+        "is_urgent", "reason", "retry_after", "tag",
     )  # fmt: skip
 
     def __init__(self, notifier: Notifier, tag: str) -> None:
@@ -106,6 +106,7 @@ class _Pace:
         self.is_queued = self.is_unanswered = self.is_final_sent = False
         self.final: Subscription | None = None
         self.reason = ""
+        self.retry_after = 0
 
     @property
     def is_idle(self) -> bool:
@@ -225,16 +226,17 @@ class Notifier:
         pace.is_urgent |= is_urgent
         self._offer(pace)
 
-    def finish(self, record: Subscription, reason: str) -> None:
+    def finish(self, record: Subscription, reason: str, retry_after: int = 0) -> None:
         """
         Tell a watcher the state for the last time.
 
         @param record: the subscription as it was before it was over.
-        @param reason: for Subscription-State.
+        @param reason: for Subscription-State; so C{retry_after}, in seconds.
         """
         pace = self._pace(record.tag)
         pace.final = record
         pace.reason = reason
+        pace.retry_after = retry_after
         self._offer(pace)
 
     def _pace(self, tag: str) -> _Pace:
@@ -260,9 +262,14 @@ class Notifier:
             call.cancel()
 
     def _run(self) -> None:
-        queue = self._queue
         self._call = None
-        for _ in range(min(SLICE, len(queue))):
+        self._send_queued(SLICE)
+        if self._queue and self._call is None:
+            self._call = self._clock.callLater(0, self._run)
+
+    def _send_queued(self, most: int) -> None:
+        queue = self._queue
+        for _ in range(min(most, len(queue))):
             pace = queue.popleft()
             pace.is_queued = False
             try:
@@ -270,8 +277,6 @@ class Notifier:
             except Exception:  # noqa: BLE001 - the edge of timers: the others are told all the same
                 log.failure("a NOTIFY broke")
                 self._end(pace, False)
-        if queue and self._call is None:
-            self._call = self._clock.callLater(0, self._run)
 
     # sending
 
@@ -291,7 +296,7 @@ class Notifier:
                 self.counted(record)
         else:
             pace.is_final_sent = True
-        state = state_value(record, int(self._now()), pace.reason)
+        state = state_value(record, int(self._now()), pace.reason, pace.retry_after)
         document = NO_DOCUMENT
         if record.state is State.ACTIVE:
             document = self._states.document(record.presentity, record.event)
@@ -377,8 +382,9 @@ class Notifier:
 
     def stop(self) -> None:
         """
-        Tell nobody anything any more.
+        Send what is ready, and tell nobody anything any more.
         """
+        self._send_queued(len(self._queue))
         self._pacing.stop()
         for call in (*self._resting.values(), *([] if self._call is None else [self._call])):
             call.cancel()

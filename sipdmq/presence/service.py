@@ -28,6 +28,11 @@ REMEMBERED: Final = 60
 """Seconds that the end of a subscription is remembered for after it would have expired: clocks differ."""
 PAGE: Final = 100
 """Records that are looked at in one go when a node is gone."""
+RETRY_AFTER: Final = 10
+"""Seconds after which watchers may come again to a node that was stopped."""
+RETURNING: Final = 100
+"""How many of them in one second, that they do not come all at once."""
+_LIVE: Final = (State.ACTIVE, State.PENDING)
 SECOND_LOOK: Final = 10.0
 """Seconds after which those are looked for that nobody has taken over: their heir did not know of them."""
 
@@ -253,8 +258,13 @@ class Subscriptions:
 
     def stop(self) -> None:
         """
-        No more timers, no more NOTIFYs.
+        No more timers, no more NOTIFYs. Where there is no other node to go on with our subscriptions they are over, and
+        their watchers hear when they may come again.
         """
+        if self.alive() <= {self.local}:
+            ours = [each for each in self._table.records() if each.owner == self.local and each.state in _LIVE]
+            for number, record in enumerate(ours):
+                self._notifier.finish(record, "probation", RETRY_AFTER + number // RETURNING)
         self._notifier.stop()
         for call in self._calls.values():
             call.cancel()

@@ -81,7 +81,12 @@ class SubscriptionServer:
         limits: SubscribeLimits,
         ids: Ids,
         now: Callable[[], float],
+        may_watch: Callable[[str, str, str], object],
     ) -> None:
+        """
+        @param may_watch: given watcher, presentity and event package, says whether he may: true, false, or
+            C{"pending"}: he is told nothing, until he asks again and gets another answer.
+        """
         self._table = table
         self._subscriptions = subscriptions
         self._notifier = notifier
@@ -91,6 +96,7 @@ class SubscriptionServer:
         self._limits = limits
         self._ids = ids
         self._now = now
+        self._may_watch = may_watch
 
     def serves(self, request: Request) -> bool:
         """
@@ -103,13 +109,7 @@ class SubscriptionServer:
         value = request.headers.first.get("event")
         return value is not None and parse_event(value).package in self._states.packages
 
-    def subscribe(
-        self,
-        transaction: IServerTransaction,
-        request: Request,
-        watcher: str,
-        may_watch: Callable[[str, str, str], object],
-    ) -> None:
+    def subscribe(self, transaction: IServerTransaction, request: Request, watcher: str) -> None:
         """
         See L{ISubscriptionServer.subscribe}.
         """
@@ -124,8 +124,8 @@ class SubscriptionServer:
         if transaction.is_merged():
             raise refuse.merged_request()
         package = subscribe.event.package
-        verdict = may_watch(watcher, presentity, package)
-        if not verdict:
+        state = self._state_for(watcher, presentity, package)
+        if state is State.TERMINATED:
             raise refuse.forbidden("May Not Watch")
         if not accepts(request, self._states.document(presentity, package).content_type):
             raise RequestRefused(406)
@@ -137,7 +137,7 @@ class SubscriptionServer:
             subscribe,
             presentity,
             watcher,
-            State.PENDING if verdict == "pending" else State.ACTIVE,
+            state,
             self._ids.tag(),
             way_of(request, transaction.source),
             int(self._now()),
@@ -151,7 +151,8 @@ class SubscriptionServer:
 
     def request_received(self, transaction: IServerTransaction) -> None:
         """
-        See L{ITransactionUser.request_received}: a SUBSCRIBE to our Contact, within a dialog.
+        See L{ITransactionUser.request_received}: a SUBSCRIBE to our Contact, within a dialog. The
+        policy is asked at each refresh anew: what it has allowed once it may forbid, and what was pending grant.
 
         @raise RequestRefused: nothing was changed: 481 for a dialog or a subscription that we do not know.
         """
@@ -166,14 +167,30 @@ class SubscriptionServer:
         subscribe = read_subscribe(request, self._states.packages, self._limits)
         if (record.event, record.event_id) != subscribe.event:
             raise refuse.no_such_dialog()  # RFC 6665 §4.5.2: a dialog has one subscription
+        state: State = record.state
+        if subscribe.expires_in:
+            state = self._state_for(record.watcher, record.presentity, record.event)
         record = refresh(
-            record, subscribe, way_of(request, transaction.source), int(self._now()), self._subscriptions.local
+            record, subscribe, state, way_of(request, transaction.source), int(self._now()), self._subscriptions.local
         )
+        if state is State.TERMINATED:
+            transaction.respond(refuse.answer(request, refuse.forbidden("May Not Watch"), record.tag))
+            self._subscriptions.ended(record, "rejected")
+            return
         self._accept(transaction, record, subscribe.expires_in)
         if subscribe.expires_in:
             self._subscriptions.begun(record)
         else:
             self._subscriptions.ended(record, "timeout")
+
+    def _state_for(self, watcher: str, presentity: str, package: str) -> State:
+        """
+        What the policy lets a subscription be now; L{State.TERMINATED}: none.
+        """
+        verdict = self._may_watch(watcher, presentity, package)
+        if not verdict:
+            return State.TERMINATED
+        return State.PENDING if verdict == "pending" else State.ACTIVE
 
     def _accept(self, transaction: IServerTransaction, record: Subscription, expires_in: int) -> None:
         """

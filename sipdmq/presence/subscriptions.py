@@ -5,7 +5,7 @@ the answer to a NOTIFY, and which of two records of one subscription counts. Pur
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -27,7 +27,6 @@ __all__ = [
     "Verdict",
     "Way",
     "accepts",
-    "bad_event",
     "begin",
     "judge",
     "read_event",
@@ -147,29 +146,20 @@ class Way(NamedTuple):
     flow: str = ""
 
 
-def bad_event(packages: Iterable[str]) -> RequestRefused:
-    """
-    489, with what would be served (RFC 6665 §8.3.2).
-    """
-    return RequestRefused(489, [("Allow-Events", ", ".join(packages))])
-
-
 def read_event(request: Request, packages: Sequence[str]) -> Event:
     """
     What a request is about. "If the event package is not understood" or there is none: 489 (RFC 6665 §4.2.1.1).
 
     @param packages: that are served.
     @raise RequestRefused: 489.
-    @raise ParseError: several, or one that cannot be read.
+    @raise ParseError: it cannot be read.
     """
     value = request.headers.first.get("event")
     if value is None:
-        raise bad_event(packages)
-    if request.headers.is_repeated("event"):
-        raise ParseError("Event Given Twice")
+        raise refuse.bad_event(packages)
     event = parse_event(value)
     if event.package not in packages:
-        raise bad_event(packages)
+        raise refuse.bad_event(packages)
     return event
 
 
@@ -269,11 +259,14 @@ def begin(
     )  # fmt: skip
 
 
-def refresh(record: Subscription, subscribe: Subscribe, way: Way, now: int, owner: str) -> Subscription:
+def refresh(
+    record: Subscription, subscribe: Subscribe, state: State, way: Way, now: int, owner: str
+) -> Subscription:
     """
     What a SUBSCRIBE within the dialog makes of a subscription: another end, another target (§4.2.1.1), and whoever
     got it is its owner. Where that was another node before, numbers go on behind what it may have used.
 
+    @param state: of the subscription from now on.
     @raise RequestRefused: 500: the request is older than the latest one (RFC 3261 §12.2.2).
     """
     if subscribe.cseq <= record.remote_cseq:
@@ -281,6 +274,7 @@ def refresh(record: Subscription, subscribe: Subscribe, way: Way, now: int, owne
     if owner != record.owner:
         record = stepped(record)
     return record._replace(
+        state=state,
         expires_at=now + subscribe.expires_in,
         contact=subscribe.contact or record.contact,
         remote_cseq=subscribe.cseq,

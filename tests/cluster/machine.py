@@ -4,7 +4,7 @@ A machine with a sipdmq on it: joined as L{sipdmq.node} joins it, started, stopp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from random import Random
 from types import SimpleNamespace
@@ -186,10 +186,11 @@ class Machine:
 
     def __init__(
         self, clock: HeapClock, network: Network, number: int, peers: tuple[int, ...], seed: str, skew: float = 0.0,
-        **keys: Any,
+        sections: Mapping[str, Any] = {}, **keys: Any,
     ) -> None:
         """
         @param peers: the numbers of the nodes to join through.
+        @param sections: further ones of the configuration, by their names in L{NodeConfig}.
         @param keys: of C{[dmq]}.
         """
         self.clock = clock
@@ -210,6 +211,7 @@ class Machine:
             registrar=RegistrarConfig(min_expires=1),
             auth=AuthConfig(enable=False, secret="0" * 64),
             dmq=dmq,
+            **sections,
         )
         network.attach(self.address, self)
 

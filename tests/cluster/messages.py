@@ -48,6 +48,12 @@ def summary(data: bytes, names: Names) -> str:
         return f"{channel}  {_list(body, names) or 'ping'}{hops}"
     if channel == "usrloc":
         return f"{channel}  {_usrloc(body)}"
+    if channel == "presence":
+        return f"{channel}  {_presence(json.loads(body))}"
+    if channel == "subscriptions":
+        return f"{channel}  {_subscriptions(json.loads(body), names)}"
+    if channel == "dialog":
+        return f"{channel}  {_dialog(json.loads(body))}"
     return f"{channel}  {_verb(body)}"
 
 
@@ -66,6 +72,52 @@ def _verb(body: bytes) -> str:
         return next(iter(json.loads(body))) if body else ""
     except ValueError:
         return repr(body)
+
+
+def _presence(document: Mapping[str, Any]) -> str:
+    """
+    C{bob .0 for 3600 s}, C{bob .0 to .1 for 3600 s}, C{bob .1 removed}.
+    """
+    if "presentity" not in document:
+        return _other(document)
+    told = document["presentity"]
+    old, new = ("." + etag.rpartition(".")[2] if etag else "" for etag in (told["etag"], document["cur_etag"]))
+    end = f" for {told['expires']} s" if told["expires"] else " removed"
+    return f"{told['user']} {old}{f' to {new}' if new else ''}{end}"
+
+
+def _subscriptions(document: Mapping[str, Any], names: Names) -> str:
+    """
+    C{alice-bob of a, 1 SUBSCRIBE, 2 NOTIFY, term 0}; of one that is over nothing is told but its tag.
+    """
+    if "subscriptions" not in document:
+        return _other(document)
+    words = []
+    for each in document["subscriptions"]:
+        host = each["owner"].removeprefix("sip:").rpartition(":")[0]
+        name = each.get("callid") or f"{each['to_tag'][:6]} over"
+        numbers = f"{each['remote_cseq']} SUBSCRIBE, {each['local_cseq']} NOTIFY, term {each['term']}"
+        words.append(f"{name} of {names.get(host, host)}, {numbers}")
+    return "; ".join(words)
+
+
+def _dialog(document: Mapping[str, Any]) -> str:
+    """
+    C{update call1 3336 state 1}, C{3336 state 5}, C{3336 forgotten}.
+    """
+    if "h_entry" not in document:
+        return _other(document)
+    if document["action"] == 3:
+        return f"{document['h_entry']} forgotten"
+    told = f"update {document['callid']} " if document["action"] == 1 else ""
+    by = " passed on" if document.get("by") else ""
+    return f"{told}{document['h_entry']} state {document['state']}{by}"
+
+
+def _other(document: Mapping[str, Any]) -> str:
+    if "count" in document:
+        return f"end of sync, {document['count']}"
+    return "sync"
 
 
 def _usrloc(body: bytes) -> str:

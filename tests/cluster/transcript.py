@@ -19,6 +19,7 @@ from tests.cluster.kamailio import Kamailio
 from tests.cluster.machine import Machine
 from tests.cluster.messages import channel_of, is_request, summary
 from tests.cluster.network import Datagram, Network
+from tests.cluster.parties import CALLS, SECTIONS, Party, call, known
 from tests.cluster.phones import Phone
 from tests.location_store_tests import EPOCH
 
@@ -72,6 +73,8 @@ class Transcript:
         self._network.watch = self._sent
         self._machines: dict[str, Any] = {}
         self._phones: dict[str, Phone] = {}
+        self._parties: dict[str, Party] = {}
+        self._sections: dict[str, Any] = {}
         self._names: dict[str, str] = {}
         self._is_quiet = False
         self._hidden: tuple[str, ...] = ()
@@ -101,6 +104,9 @@ class Transcript:
     # commands
 
     def _command(self, words: list[str]) -> None:
+        if words[0] == "with":
+            self._sections = {name: SECTIONS[name] for name in words[1:]}
+            return
         if words[0] == "nodes":
             self._nodes(words[1:])
             return
@@ -124,20 +130,24 @@ class Transcript:
             if verb not in ("hide", "quiet", "loud", "end"):
                 self._say(" ".join([verb, *rest]))
             commands[verb](*rest)
+        elif rest[0] in CALLS:
+            self._call(verb, *rest)
+        elif rest[0] in ("publish", "watch"):
+            self._tell_party(verb, *rest)
         else:
             self._register(verb, *rest)
 
     def _nodes(self, words: list[str]) -> None:
         """
-        C{a b+2 k:kamailio}: of b the clock is two seconds ahead. All join through all others.
+        C{a b+2 k:kamailio}: of b the clock is two seconds ahead. All join through all others. C{with presence dialog}
+        in the line above: that is on at all of them that are no Kamailio.
         """
         for number, word in enumerate(words, 1):
             name, _, kind = word.partition(":")
             name, sign, skew = name.partition("+")
             peers = tuple(peer for peer in range(1, len(words) + 1) if peer != number)
-            made: Any = (Kamailio if kind == "kamailio" else Machine)(
-                self._clock, self._network, number, peers, "transcript", float(skew) if sign else 0.0
-            )
+            place = (self._clock, self._network, number, peers, "transcript", float(skew) if sign else 0.0)
+            made: Any = Kamailio(*place) if kind == "kamailio" else Machine(*place, sections=self._sections)
             self._machines[name] = made
             self._names[made.address] = name
 
@@ -154,6 +164,40 @@ class Transcript:
             self._phones[user] = phone
         self._say(f"{user}: {kind} at {node}" + ("" if expires == "3600" else f" for {expires} s"))
         phone.act(self._machines[node].address, kind, int(expires))
+
+    def _tell_party(self, user: str, kind: str, at: str, node: str, what: str, expires: str = "3600") -> None:
+        """
+        C{bob publish at b open 600}, C{alice watch at a bob}
+        """
+        if at != "at":
+            raise ValueError("must be: SECOND USER publish|watch at NODE BASIC|USER [EXPIRES]")
+        party = self._parties.get(user)
+        if party is None:
+            party = Party(self._network, len(self._parties) + 1, user, self._heard)
+            self._parties[user] = party
+        self._say(f"{user}: {kind} {what} at {node}" + ("" if expires == "3600" else f" for {expires} s"))
+        address = self._machines[node].address
+        if kind == "publish":
+            party.publish(address, what, int(expires))
+        else:
+            party.watch(address, what, int(expires))
+
+    def _heard(self, text: str) -> None:
+        """
+        By a party, from a node, whose address comes first.
+        """
+        address, _, rest = text.partition(" ")
+        if not self._is_quiet:
+            self._say(f"    {self._names[address]} {rest}")
+
+    def _call(self, call_id: str, event: str, at: str, node: str) -> None:
+        """
+        C{call1 begin at a}
+        """
+        if at != "at":
+            raise ValueError(f"must be: SECOND CALL {'|'.join(CALLS)} at NODE")
+        self._say(f"{call_id}: {event} at {node}")
+        call(self._machines[node], call_id, event)
 
     def _cut(self, *words: str) -> None:
         """
@@ -215,7 +259,13 @@ class Transcript:
                 for record in machine.records(phone.aor)
                 if not record.removed
             ]
-            yield f"{name}: with {others or 'nobody'}; " + ("; ".join(contacts) or "no contacts")
+            if self._sections and isinstance(machine, Machine):
+                contacts += known(machine, self._name_of)
+            empty = "nothing" if self._sections else "no contacts"
+            yield f"{name}: with {others or 'nobody'}; " + ("; ".join(contacts) or empty)
+
+    def _name_of(self, uri: str) -> str:
+        return self._names.get(uri.removeprefix("sip:").rpartition(":")[0], "")
 
 
 def transcripts() -> list[Path]:
