@@ -60,16 +60,11 @@ def loss(cluster: ClusterApart, faults: Faults, seconds: float, limit: float) ->
     return _told(cluster, f"loss of {faults.loss:.0%}, {seconds:.0f} s", equal, cluster.messages())
 
 
-def cut(
-    cluster: ClusterApart, names: Sequence[str], seconds: float, limit: float = HEALED, unused: Sequence[str] = ()
-) -> str:
+def cut(cluster: ClusterApart, names: Sequence[str], seconds: float, limit: float = HEALED) -> str:
     """
     Some nodes are alone for a while, each by itself, and phones go on registering at all of them. Of a Kamailio the
     interface is switched off, of a sipdmq node the cable is pulled: that one notices by itself only.
 
-    @param unused: nodes that no phone turns to meanwhile. A contact that is removed at one node and then registered
-        again at a Kamailio that has not heard of that goes under both the same name there, so that the removal, told
-        after the heal, takes it with it: until the phone's next REGISTER it is known nowhere.
     @param limit: seconds until the nodes of sipdmq are equal after the heal.
     """
     assert cluster.phones is not None
@@ -79,7 +74,6 @@ def cut(
     phones.is_split = True
     # Kamailio: it remembers nothing of what was removed, and so can tell nobody later (WIRE §4).
     phones.lasting = {"k"}
-    phones.absent.update(unused)
     for name in names:
         (network.switch_off if name == "k" else network.pull)(name)
     phones.begin(RATE)

@@ -37,7 +37,7 @@ class DisasterTests(SynchronousTestCase):
         disasters.loss(self.cluster, faults, seconds=4.0, limit=10.0)
 
     def test_nodes_that_are_cut_off(self) -> None:
-        disasters.cut(self.cluster, "ck", seconds=12.0, unused="k")
+        disasters.cut(self.cluster, "ck", seconds=12.0)
 
     def test_nodes_that_crash_in_turn(self) -> None:
         disasters.crashes(self.cluster, "abck", away=1.0, between=1.5)
