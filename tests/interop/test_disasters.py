@@ -34,7 +34,7 @@ class DisasterTests(SynchronousTestCase):
 
     def test_a_network_that_loses_and_reorders(self) -> None:
         faults = Faults(loss=0.1, double=0.02, reorder=0.1, delay=0.0005, jitter=0.002)
-        # A message of the Kamailio's that nobody has answered five times, one of 4,000, makes it take that node for lost
+        # A message of the Kamailio's that was not answered five times, one of 4,000, makes it take that node for lost
         # until its next ping is answered, and tell it nothing: up to its fr_timer and ping_interval, 13 s.
         disasters.loss(self.cluster, faults, seconds=4.0, limit=20.0)
 
