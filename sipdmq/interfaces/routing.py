@@ -107,7 +107,8 @@ class ICallListener(Interface):
 
     def ack_relayed(request):
         """
-        An ACK within a dialog whose route set leads through us was relayed.
+        An ACK within a dialog whose route set leads through us was relayed. Also of a dialog whose INVITE another node
+        of the cluster has relayed.
 
         @param request: L{Request<sipdmq.sip.message.Request>}
         """
