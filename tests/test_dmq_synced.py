@@ -96,7 +96,7 @@ class WordsPeer(SyncedPeer):
             return BAD
         if isinstance(found, Word):
             self._counts["received"] += 1
-            self._records_received(message.sender, 1)
+            self._records_received(message.sender)
             self.words[found.text] = found._replace(told_by=str(message.sender and message.sender.name))
         else:
             self._sync_received(found, message.sender)

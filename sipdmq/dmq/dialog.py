@@ -155,10 +155,10 @@ class DialogPeer(SyncedPeer):
             return BAD
         if isinstance(found, DialogTold):
             self._counts["received"] += 1
-            self._records_received(message.sender, 1)
+            self._records_received(message.sender)
             return self._merge(found, message)
         if isinstance(found, DialogGone):
-            self._records_received(message.sender, 1)
+            self._records_received(message.sender)
             name = DialogId(found.h_entry, found.h_id)
             return OK if self._dialogs.remove(name, self._teller(message)) else self._unknown()
         if found is not None:

@@ -162,7 +162,7 @@ class PresencePeer(SyncedPeer):
             return BAD
         if isinstance(found, PresentityUpdate):
             self._counts["received"] += 1
-            self._records_received(message.sender, 1)
+            self._records_received(message.sender)
             self._merge(found, message)
         elif isinstance(found, PresentityMissing):
             self._refused(message, "no presentity")

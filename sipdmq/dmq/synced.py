@@ -32,7 +32,7 @@ from sipdmq.dmq.restores import Restores
 from sipdmq.interfaces.replication import IBroadcaster, IMembership, IReplicator, ISynced
 from sipdmq.records import ChannelMessage, ChannelReply, ClusterNode, NodeName, NodeStatus
 
-__all__ = ["BAD", "FAILED", "OK", "ReadAhead", "SyncedPeer"]
+__all__ = ["ACTIVE", "BAD", "FAILED", "OK", "ReadAhead", "SyncedPeer"]
 
 OK: Final = ChannelReply(200)
 BAD: Final = ChannelReply(400)
@@ -290,15 +290,13 @@ class SyncedPeer:
         )
         return asking.addCallbacks(lambda response: 200 <= response.status < 300, lambda _: False)
 
-    def _records_received(self, sender: ClusterNode | None, count: int, age: float = inf) -> None:
+    def _records_received(self, sender: ClusterNode | None, count: int = 1) -> None:
         """
-        So many records came in.
-
-        @param age: of the oldest, by C{last_modified}, seconds; by default it is not known.
+        Records came in that do not say when they were made.
         """
         if sender is not None:
             self.newcomer.records_received(sender.name, count)
-            self._restores.records_received(sender.name, age)
+            self._restores.records_received(sender.name, inf)
 
     def _refused(self, message: ChannelMessage, reason: str) -> None:
         self._refusals.add(message.source, reason)

@@ -21,7 +21,7 @@ from sipdmq.dmq.errands import SyncEnd, SyncRequest
 from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.merging import Merging
 from sipdmq.dmq.newcomer import Readiness
-from sipdmq.dmq.synced import BAD, OK, ReadAhead, SyncedPeer
+from sipdmq.dmq.synced import ACTIVE, BAD, OK, ReadAhead, SyncedPeer
 from sipdmq.dmq.usrloc_changes import UsrlocChange, key_of, told_of
 from sipdmq.dmq.usrloc_form import UNKNOWN, UsrlocForm
 from sipdmq.dmq.usrloc_json import SYNC_REQUEST, SYNC_REQUEST_OF_OURS, decode, encode_sync_end, join
@@ -232,7 +232,11 @@ class UsrlocPeer(SyncedPeer):
         self._counts["received"] += received
         now = int(self._now())
         waiting: list[Deferred[Any]] = []
-        kamailios = [node for node in self._others() if not node.is_sipdmq]
+        kamailios = [
+            node
+            for node in self._membership.nodes()
+            if not (node.is_sipdmq or node.is_local) and node.status is ACTIVE
+        ]
         for aor, records in by_aor.items():
             merging = Merging(records, now, self._limits, self._form.content)
             done = self._store.update(aor, merging.decide, Origin.REPLICATED)
@@ -241,11 +245,11 @@ class UsrlocPeer(SyncedPeer):
             else:
                 done.addCallback(self._merged, merging, message, kamailios)
                 waiting.append(done.addErrback(_failed, message))
-        if received:
-            age = inf
+        if received and sender is not None:
+            self.newcomer.records_received(sender.name, received)
             if self._restores and by_aor:  # which of them a Kamailio's answer is made of: the old ones
-                age = now - min(binding.last_modified for records in by_aor.values() for binding in records)
-            self._records_received(sender, received, age)
+                oldest = min(binding.last_modified for records in by_aor.values() for binding in records)
+                self._restores.records_received(sender.name, now - oldest)
         return gatherResults(waiting) if waiting else None
 
     def _merged(
