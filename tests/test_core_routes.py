@@ -385,10 +385,13 @@ class FaceCallerTests(RoutesTestCase):
         """
         The same from the same callee is not computed again; another callee, or another route, is another answer.
         """
-        self.answered(self.callees())
-        self.cookies.exchange = None  # type: ignore[method-assign, assignment]
-        self.assertEqual(self.answered(self.callees()), [self.ours()])
-        del self.cookies.exchange
+        given, expected = self.callees(), [self.ours()]
+        self.assertEqual(self.answered(given), expected)
+        cookies, self.cookies = self.cookies, RouteCookies(bytes(32))  # by these it is none of ours
+        self.assertEqual(self.answered(given), expected)
+        self.before = None
+        self.assertNotEqual(self.answered(given), expected)
+        self.cookies = cookies
         other = self.answered(self.callees(), contact="<sip:bob@10.0.0.9:5062>")
         self.assertEqual(other, [self.ours(ahead="sip:bob@10.0.0.9:5062")])
         self.assertEqual(self.answered(self.callees(callee=CALLEE), contact="<sip:bob@10.0.0.9:5062>"), [
