@@ -53,7 +53,11 @@ class Donor:
 
     @cvar store_interface: of the store.
     @cvar what: is sent, for the log.
+    @cvar is_idempotent: a record that comes twice does no harm, so that a sync may take the place of a repair that has
+        begun.
     """
+
+    is_idempotent = True
 
     store_interface: Any = ILocationStore
     what = "contacts"
@@ -119,7 +123,7 @@ class Donor:
         elif errand.kind not in SYNCS or running.errand.kind not in SYNCS:
             queue = self._queues.setdefault(node.name, {})
             queue[errand.kind] = min(errand.since, queue.get(errand.kind, errand.since))
-            if running.errand.kind == REPAIR and errand.kind in SYNCS:
+            if self.is_idempotent and running.errand.kind == REPAIR and errand.kind in SYNCS:
                 queue[REPAIR] = min(running.errand.since, queue.get(REPAIR, inf))
                 running.stop()
                 self._go_to_next(node)
@@ -141,7 +145,7 @@ class Donor:
             return
         kind = next(iter(queue))
         for each in SYNCS:  # it has all that a repair that waits would send, but for removals
-            if each in queue and REPAIR in queue:
+            if self.is_idempotent and each in queue and REPAIR in queue:
                 kind = each
                 queue[kind] = queue.pop(REPAIR)
         since = queue.pop(kind)

@@ -21,6 +21,7 @@ class PublicationDonor(Donor):
 
     store_interface = IPublicationStore
     what = "publications"
+    is_idempotent = False  # a Kamailio 5 stores twice what it is told twice
 
     def _page(self, cursor: Any) -> Deferred[tuple[dict[Any, list[Any]], Any]]:
         page = self._store.page(cursor)
