@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterable
 
 from clocks import Clocks
-from servers import SipdmqNode, own_host
+from programs import SipdmqNode
+from servers import own_host
 
 __all__ = ["Publishers", "measure"]
 
