@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from sipdmq.dmq.envelope import check_channel
@@ -15,6 +16,8 @@ from sipdmq.interfaces.replication import IChannelPeer
 from sipdmq.records import ChannelMessage, ChannelReply, ClusterNode
 
 __all__ = ["Callback", "Channels", "CustomChannel"]
+
+log = Logger()
 
 Callback = Callable[[ChannelMessage], Any]
 """
@@ -102,6 +105,20 @@ class Channels:
         The L{IChannelPeer}s, in the order in which they were added.
         """
         return iter(tuple(self._peers.values()))
+
+    def tell(self, act: Callable[[Any], object], interface: Any = None) -> None:
+        """
+        Have something done by each channel; one that breaks stops no other.
+
+        @param act: given the L{IChannelPeer}.
+        @param interface: only those that provide it.
+        """
+        for peer in self:
+            if interface is None or interface.providedBy(peer):
+                try:
+                    act(peer)
+                except Exception:  # noqa: BLE001 - the edge to the channels
+                    log.failure("channel {channel} broke", channel=peer.channel)
 
     def add(self, peer: IChannelPeer) -> None:
         """

@@ -394,14 +394,14 @@ class Membership:
 
     def _sync(self, node: ClusterNode, is_mutual: bool) -> None:
         self._refresh(node.name)
-        for peer in self._channels:
-            try:
-                if is_mutual and IRestorer.providedBy(peer):
-                    peer.exchange(node)
-                else:
-                    peer.node_joined(node)
-            except Exception:  # noqa: BLE001 - the edge to the channels
-                log.failure("channel {channel} broke", channel=peer.channel)
+
+        def tell(peer: Any) -> None:
+            if is_mutual and IRestorer.providedBy(peer):
+                peer.exchange(node)
+            else:
+                peer.node_joined(node)
+
+        self._channels.tell(tell)
 
     def _data_lost(self, name: NodeName, sent_at: float) -> None:
         self.act(self.nodelist.data_timed_out(self._clock.seconds(), name, sent_at))
@@ -459,12 +459,5 @@ class Membership:
         self._refresh(name)
         self.repairs.look()
         if link is not None and said is not None and said.up > now - self._started_at:
-            self._older_met(link.node)
-
-    def _older_met(self, node: ClusterNode) -> None:
-        for peer in self._channels:
-            if ISynced.providedBy(peer):
-                try:
-                    ISynced(peer).older_met(node)
-                except Exception:  # noqa: BLE001 - the edge to the channels
-                    log.failure("channel {channel} broke", channel=peer.channel)
+            node = link.node
+            self._channels.tell(lambda peer: peer.older_met(node), ISynced)

@@ -109,27 +109,21 @@ class Repairs:
         self.look()
 
     def _restore(self, node: ClusterNode, age: float) -> None:
-        for peer in self._channels:
-            if IRestorer.providedBy(peer):
-                self._let(peer, IRestorer(peer).restore, node, age)
+        self._channels.tell(lambda peer: peer.restore(node, age), IRestorer)
 
     def _hand_over_to_other(self, node: ClusterNode, lost: str, age: float) -> None:
         """
         A Kamailio is told what a lost node has told. It may know more of that than anybody who is left, and would not
         mind: where it can be, it is asked first.
         """
-        for peer in self._channels:
-            if IRestorer.providedBy(peer):
-                self._let(peer, IRestorer(peer).restore, node, age, True)
-            elif IRepairer.providedBy(peer):
-                self._let(peer, IRepairer(peer).hand_over, node, lost, age)
 
-    @staticmethod
-    def _let(peer: Any, act: Callable[..., object], *arguments: object) -> None:
-        try:
-            act(*arguments)
-        except Exception:  # noqa: BLE001 - the edge to the channels
-            log.failure("channel {channel} broke", channel=peer.channel)
+        def tell(peer: Any) -> None:
+            if IRestorer.providedBy(peer):
+                peer.restore(node, age, True)
+            else:
+                peer.hand_over(node, lost, age)
+
+        self._channels.tell(tell, IRepairer)
 
     def lost_for(self, node: ClusterNode) -> float:
         """
@@ -182,9 +176,7 @@ class Repairs:
         asking.addErrback(lambda failure: log.failure("an heir was not asked", failure))
 
     def _hand_over(self, node: ClusterNode, lost: str, age: float) -> None:
-        for peer in self._channels:
-            if IRepairer.providedBy(peer):
-                self._let(peer, IRepairer(peer).hand_over, node, lost, age)
+        self._channels.tell(lambda peer: peer.hand_over(node, lost, age), IRepairer)
 
     def asked(self, value: dict[str, Any], message: ChannelMessage) -> dict[str, Any] | None:
         """

@@ -198,9 +198,6 @@ class ISynced(Interface):
     """
     What an L{IChannelPeer} is besides whose records all nodes have.
     """
-
-    channel = Attribute("See L{IChannelPeer}.")
-
     def older_met(node):
         """
         A node of ours was there before this one, and apart from it: this one may have told others that it had
