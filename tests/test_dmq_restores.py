@@ -105,6 +105,24 @@ class RestoreTests(SynchronousTestCase):
         expected = [("ask", KAMAILIO, 100), ("ask", KAMAILIO, 101), ("repair", KAMAILIO, 40, True)]
         self.assertEqual(self.events, expected)
 
+    def test_what_it_was_to_be_told_of_all_it_is_told_when_it_is_back(self) -> None:
+        self.restores.begin_now(KAMAILIO, 40)
+        self.restores.lost(KAMAILIO)
+        self.restores.begin(KAMAILIO, 50)
+        pump(self.clock, WAIT)
+        self.assertEqual(self.events[-1], ("repair", KAMAILIO, 50, True))
+        self.restores.begin(KAMAILIO, 10)
+        pump(self.clock, WAIT)
+        self.assertEqual(self.events[-1][3], False)
+
+    def test_what_comes_before_the_answer_to_the_last_question_says_nothing(self) -> None:
+        self.answers += [succeed(True), Deferred()]
+        self.restores.begin_now(KAMAILIO, 40)
+        self.restores.begin_now(KAMAILIO, 40, True)
+        self.restores.records_received(KAMAILIO.name, 1000)
+        pump(self.clock, QUIET + 1)
+        self.assertEqual([event for event, *_ in self.events], ["ask", "ask"])
+
     def test_for_a_lost_node_it_is_asked_once_more(self) -> None:
         """
         That one may have told it something after it was asked.

@@ -27,14 +27,13 @@ CLOCKS: Final = 5.0
 
 class _Restore:
     """
-    @ivar is_whole: it is told what counts of everything, not only what this node answers for.
     @ivar is_for_all: what it has and this node does not, is passed on to all.
     @ivar questions: how often it was asked; is_answered: it has said yes.
     @ivar is_listed: it has said that it lists us.
     """
 
     __slots__ = (
-        *("asked_at", "call", "is_answered", "is_for_all", "is_listed", "is_whole", "node", "questions", "since"),
+        *("asked_at", "call", "is_answered", "is_for_all", "is_listed", "node", "questions", "since"),
     )
 
     def __init__(self, node: ClusterNode, since: float, call: IDelayedCall) -> None:
@@ -45,7 +44,6 @@ class _Restore:
         self.questions = 0
         self.is_answered = False
         self.is_listed = False
-        self.is_whole = False
         self.is_for_all = False
 
 
@@ -71,7 +69,8 @@ class Restores:
         self._repair = repair
         self._owe = owe
         self._running: dict[NodeName, _Restore] = {}
-        self._deferred: set[NodeName] = set()  # others' changes wait for them, whether they are there or not
+        # Told what counts of everything, not only what this node answers for; until that is done, though they go again.
+        self._whole: set[NodeName] = set()
 
     def begin(self, node: ClusterNode, age: float) -> None:
         """
@@ -81,8 +80,7 @@ class Restores:
         running = self._running.get(node.name)
         if running is None:
             call = self._clock.callLater(WAIT, self._done, node.name)
-            running = self._running[node.name] = _Restore(node, since, call)
-            running.is_whole = node.name in self._deferred
+            self._running[node.name] = _Restore(node, since, call)
         else:
             running.since = min(running.since, since)
 
@@ -105,7 +103,7 @@ class Restores:
         """
         self.begin(node, age)
         running = self._running[node.name]
-        running.is_whole = True
+        self._whole.add(node.name)
         running.is_for_all = running.is_for_all or is_for_all
         if running.asked_at is None or is_for_all:  # it may have been told something after the first question
             self._question(running)
@@ -113,6 +111,7 @@ class Restores:
     def _question(self, running: _Restore) -> None:
         running.asked_at = self._clock.seconds()
         running.questions += 1
+        running.is_answered = False
         running.call.reset(LONGEST)
         self._ask(running.node).addBoth(self._answered, running, running.questions)
 
@@ -135,11 +134,9 @@ class Restores:
         @return: whether they have to wait: it may know better, and is told what counts of everything when it has said
             what it knows.
         """
-        running = self._running.get(name)
-        if running is None:
+        if name not in self._running:
             return False
-        running.is_whole = True
-        self._deferred.add(name)
+        self._whole.add(name)
         return True
 
     def is_for_all(self, name: NodeName) -> bool:
@@ -195,5 +192,6 @@ class Restores:
 
     def _done(self, name: NodeName) -> None:
         running = self._running.pop(name)
-        self._deferred.discard(name)
-        self._repair(running.node, running.since, running.is_whole)
+        is_whole = name in self._whole
+        self._whole.discard(name)
+        self._repair(running.node, running.since, is_whole)
