@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sipdmq.dmq.errands import SYNC, SYNC_OF_OURS, Errand, SyncEnd
+from sipdmq.dmq.errands import SyncEnd
 from sipdmq.dmq.htable_donor import TableDonor
 from sipdmq.dmq.htable_json import (
     NO_CELLS,
@@ -215,7 +215,7 @@ class HtablePeer(SyncedPeer):
             return self._cells(found, message, told_by)
         if isinstance(found, HtableSync):
             if sender is not None and not sender.is_local:
-                self._donor.serve(sender, Errand(SYNC_OF_OURS if found.is_ours else SYNC), found.table)
+                self._donor.serve(sender, self._sync_for(sender, found.is_ours), found.table)
             return OK
         if isinstance(found, SyncEnd):
             self._sync_received(found, sender)

@@ -249,10 +249,18 @@ class SyncedPeer:
         if isinstance(found, SyncEnd):
             self.newcomer.end_received(sender.name, found.records, found.is_partial)
         else:
-            is_ours = found.is_ours or says_ours(sender)
-            if not is_ours:
-                self.newcomer.asked_by(sender)
-            self._donor.serve(sender, Errand(SYNC_OF_OURS if is_ours else SYNC))
+            self._donor.serve(sender, self._sync_for(sender, found.is_ours))
+
+    def _sync_for(self, sender: ClusterNode, says_so: bool) -> Errand:
+        """
+        What a node is sent that wants everything.
+
+        @param says_so: its request says that it is one of ours.
+        """
+        if says_so or says_ours(sender):
+            return Errand(SYNC_OF_OURS)
+        self.newcomer.asked_by(sender)
+        return Errand(SYNC)
 
     def _give_all(self, node: ClusterNode) -> None:
         self._donor.serve(node, Errand(SYNC))
