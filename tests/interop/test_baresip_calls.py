@@ -5,6 +5,7 @@ Two real phones register by password and call each other.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from unittest import SkipTest
 
 from tests.interop.baresip import CONTROL_PORT, Baresip, write_tone
@@ -102,13 +103,12 @@ class BaresipCallTestCase(CallTestCase):
         self.assert_well()
 
 
-class BaresipCallTests(BaresipCallTestCase):
+class OverUdp:
     """
-    Over IPv4, each phone at an address of its own.
+    Over either version of IP.
     """
 
-    host = "127.86.1.1"
-    settings = settings_for(f"udp:{host}:5060", f"tcp:{host}:5060", f"tls:{host}:5061")
+    call_and_hang_up: Callable[[str, str], None]
 
     def test_over_udp_the_caller_hangs_up(self) -> None:
         """
@@ -121,6 +121,15 @@ class BaresipCallTests(BaresipCallTestCase):
         Bob.
         """
         self.call_and_hang_up("udp", "bob")
+
+
+class BaresipCallTests(OverUdp, BaresipCallTestCase):
+    """
+    Over IPv4, each phone at an address of its own.
+    """
+
+    host = "127.86.1.1"
+    settings = settings_for(f"udp:{host}:5060", f"tcp:{host}:5060", f"tls:{host}:5061")
 
     def test_over_tcp_the_caller_hangs_up(self) -> None:
         """
@@ -147,7 +156,7 @@ class BaresipCallTests(BaresipCallTestCase):
         self.call_and_hang_up("tls", "bob")
 
 
-class Ipv6BaresipCallTests(BaresipCallTestCase):
+class Ipv6BaresipCallTests(OverUdp, BaresipCallTestCase):
     """
     Over IPv6: node and phones are all at ::1. (Only their sound is not: baresip wants another address for it.)
     """
@@ -172,18 +181,6 @@ class Ipv6BaresipCallTests(BaresipCallTestCase):
         Both at one address.
         """
         return LOOPBACK, CONTROL_PORT + number
-
-    def test_over_udp_the_caller_hangs_up(self) -> None:
-        """
-        Alice.
-        """
-        self.call_and_hang_up("udp", "alice")
-
-    def test_over_udp_the_callee_hangs_up(self) -> None:
-        """
-        Bob.
-        """
-        self.call_and_hang_up("udp", "bob")
 
     def test_over_tcp(self) -> None:
         """
