@@ -168,6 +168,36 @@ class LinkTests(TransactionTestCase):
         self.assertEqual(self.bodies(), [b"new"])
         self.assertEqual(self.layer.snapshot()["transaction.clients"], 1)
 
+    def test_a_kamailio_that_does_not_answer_is_told_nothing_until_it_answers_a_ping(self) -> None:
+        """
+        It may be cut off for less time than it takes to notice: what is repeated then would overwrite what is newer.
+        """
+        self.link.put("c", "a", b"1")
+        pump(self.clock, 3)
+        self.link.hold_if_silent(4)
+        pump(self.clock, 1)
+        self.bodies()
+        self.link.release()
+        self.link.hold_if_silent(4)
+        self.link.put_own("c", "b", b"2")
+        pump(self.clock, 20)
+        self.assertEqual((self.bodies(), self.lost, self.link.is_troubled(4)), ([], [], True))
+        self.assertTrue(self.link.has_missed)
+        self.link.release()
+        self.assertEqual([age for _, age in self.peer.repaired], [24])
+        self.assertFalse(self.link.has_missed)
+        self.link.put_own("c", "b", b"3")
+        self.assertEqual(self.bodies(), [b"3"])
+
+    def test_one_of_ours_is_not_held(self) -> None:
+        self.link.node = NODE._replace(is_sipdmq=True)
+        self.link.put("c", "a", b"1")
+        pump(self.clock, 5)
+        self.bodies()
+        self.link.hold_if_silent(4)
+        pump(self.clock, 2)
+        self.assertIn(b"1", self.bodies())
+
     def test_the_end_of_that_is_not_the_end_of_what_the_new_life_is_told(self) -> None:
         self.link.node = NODE._replace(is_sipdmq=True)
         self.link.put("c", "a", b"old")

@@ -98,6 +98,7 @@ class Link:
         self._channels = channels
         self._limits = limits
         self._is_up = is_up
+        self._is_held = False
         self._lost = lost
         self._boxes: dict[str, Outbox] = {}
         self._pumping: set[str] = set()
@@ -129,9 +130,11 @@ class Link:
 
         @param patience: seconds to wait for the oldest answer before that.
         """
-        for sent in self._unanswered.values():
-            return self._clock.seconds() - sent.since >= patience
-        return self.is_dirty
+        return self._is_silent(patience) if self._unanswered else self.is_dirty
+
+    def _is_silent(self, patience: float) -> bool:
+        oldest = next(iter(self._unanswered.values()), None)
+        return oldest is not None and self._clock.seconds() - oldest.since >= patience
 
     @property
     def has_missed(self) -> bool:
@@ -240,6 +243,7 @@ class Link:
         The node is active: what it has missed is put right.
         """
         self._is_up = True
+        self._is_held = False
         for channel, box in list(self._boxes.items()):
             box.returned()
             if box.is_dirty:
@@ -250,7 +254,8 @@ class Link:
         """
         The node is not active any more: what waits for it is forgotten, and from now on all that changes.
         """
-        self._is_up = False
+        self._is_up = self._is_held = False
+        self._missed.clear()  # who repairs one that was lost, is agreed on by all who have lost it
         now = self._clock.seconds()
         for peer in self._channels:
             if peer.channel in self._boxes or IRepairer.providedBy(peer):
@@ -260,6 +265,25 @@ class Link:
         for channel in tuple(self._pausing):
             self._resume(channel)
         self._drained()
+
+    def hold_if_silent(self, patience: float) -> None:
+        """
+        A Kamailio that has not answered for a while may be cut off, and be back before anybody takes it for lost. Until
+        it answers a ping, it is told nothing, and nothing is repeated.
+
+        @param patience: seconds to wait for the oldest answer before that.
+        """
+        if self._is_up and not says_ours(self.node) and self._is_silent(patience):
+            self.went_down()
+            self._is_held = True
+            self._missed.update(channel for channel, box in self._boxes.items() if box.is_dirty)
+
+    def release(self) -> None:
+        """
+        The node has answered a ping: where it was held, it is put right.
+        """
+        if self._is_held:
+            self.went_up()
 
     def _abandon(self) -> None:
         """

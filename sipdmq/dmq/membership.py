@@ -49,6 +49,8 @@ log = Logger()
 
 PROBE_INTERVAL: Final = 2.0
 """Seconds: so often a node that owes us an answer is asked whether it is there."""
+SILENCE: Final = 4.0
+"""Seconds without an answer to a message after which a Kamailio is told nothing before it has answered a ping."""
 OVERSLEPT: Final = 2.0
 """Seconds by which a timer is late when the process was stopped meanwhile."""
 YOUNG: Final = 60.0
@@ -288,6 +290,7 @@ class Membership:
             self._names.look_up(self._configure)
         for link in self.links():
             link.probe()
+            link.hold_if_silent(SILENCE)
         troubled = [name for name, link in self._links.items() if link.is_troubled(PROBE_INTERVAL)]
         self.act(self.nodelist.probe(self._clock.seconds(), troubled))
 
@@ -430,6 +433,9 @@ class Membership:
             agent = first.get("server") or first.get("user-agent", "")
             self.notification.reply_received(name, response.status, body, agent, sent_at)
             self._refresh(name)
+            link = self._links.get(name)
+            if link is not None and response.status < 300:
+                link.release()
 
         def failed(failure: Failure) -> None:
             failure.trap(UnreachableError, CancelledError)  # cancelled: a stopping node waits no longer

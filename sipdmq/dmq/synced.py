@@ -222,10 +222,11 @@ class SyncedPeer:
         See L{IRepairer.repair<sipdmq.interfaces.replication.IRepairer.repair>}.
         """
         is_asked = self.is_restored and not says_ours(node)
-        restorer = self._membership.restorer_of(node.name) if is_asked else None
-        if restorer is None and is_asked and self._membership.has_missed(node.name):
+        if is_asked and self._membership.has_missed(node.name):
             self._restores.begin_asking(node, age)
-        elif restorer is None:
+            return
+        restorer = self._membership.restorer_of(node.name) if is_asked else None
+        if restorer is None:
             self._donor.serve(node, Errand(REPAIR, self._clock.seconds() - age))
         elif restorer == self._membership.local:
             self._restores.begin(node, age)
