@@ -12,6 +12,7 @@ from zope.interface.verify import verifyObject
 
 from sipdmq.config import HtableConfig
 from sipdmq.dmq.htable import HtablePeer
+from sipdmq.dmq.newcomer import SyncState
 from sipdmq.dmq.outbox import Place
 from sipdmq.htable.service import Tables
 from sipdmq.interfaces.inspection import IInspectable
@@ -300,6 +301,20 @@ class SyncTests(HtableTestCase):
                 b'{"cells":[{"htname":"tlong","cname":"b","type":2,"strval":"v","expire":%d}]}' % (EPOCH + 50),
             ],
         )
+
+    def test_a_kamailio_that_asked_too_early_gets_the_rest(self) -> None:
+        self.peer.readiness.state = SyncState.SYNCING
+        self.receive(capture("captures/ht-sync-request.sip"))
+        self.settle()
+        self.told()
+        self.tables["t1"].set("a", 1)
+        self.told()
+        self.peer.newcomer._give_owed()
+        self.settle()
+        self.assertEqual(len(self.told()), 1)
+        self.peer.newcomer._give_owed()
+        self.settle()
+        self.assertEqual(self.told(), [])
 
     def test_one_table(self) -> None:
         self.tables["t1"].set("a", 1)
