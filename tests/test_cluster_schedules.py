@@ -33,9 +33,11 @@ class ScheduleTests(SynchronousTestCase):
         397, 408, 1030: a node told its last changes to the Kamailio alone. 757, 834: the heir came when the Kamailio
         was lost already. 275, 492: what a Kamailio removes while nobody hears it. 1170, 1952: a Kamailio is back, and
         then lost or asked about once more. 1848: it was started together with one of ours, apart from the others. 673,
-        2987: who repaired it had not heard of the latest.
+        2987: who repaired it had not heard of the latest. 524: it took a node for gone that was just being told
+        everything. 2541: one node did not hear that it was started anew.
+        1343: it stood still, and took a copy of the old last. 1464: it took a node for gone and back between two pings.
         """
-        for seed in (275, 397, 408, 492, 673, 757, 834, 1030, 1170, 1848, 1952, 2987):
+        for seed in (275, 397, 408, 492, 524, 673, 757, 834, 1030, 1170, 1343, 1464, 1848, 1952, 2541, 2987):
             self.all_is_well(range(seed, seed + 1), has_kamailio=True)
 
     def test_a_seed_gives_the_same_story_each_time(self) -> None:

@@ -189,6 +189,25 @@ class LinkTests(TransactionTestCase):
         self.link.put_own("c", "b", b"3")
         self.assertEqual(self.bodies(), [b"3"])
 
+    def test_what_is_newer_waits_until_all_copies_have_had_their_effect(self) -> None:
+        """
+        A Kamailio that stood still takes them in any order, the last copy of the old one perhaps at last.
+        """
+        for is_ours, delay in ((False, 0.05), (False, 0.15), (True, 0.15)):
+            self.link.node = NODE._replace(is_sipdmq=is_ours)
+            self.link.put("c", "a", b"old")
+            pump(self.clock, delay)
+            self.link.put("c", "a", b"new")
+            request = self.transport.last
+            self.bodies()
+            self.receive(answer(request, 200))
+            is_held = delay > 0.1 and not is_ours
+            self.link.put("c", "b", b"other")
+            self.assertEqual(self.bodies(), [b"other"] if is_held else [b"new", b"other"])
+            pump(self.clock, 0.2)
+            self.assertIn(b"new", self.bodies())
+            self.setUp()
+
     def test_one_of_ours_is_not_held(self) -> None:
         self.link.node = NODE._replace(is_sipdmq=True)
         self.link.put("c", "a", b"1")

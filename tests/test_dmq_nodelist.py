@@ -347,7 +347,59 @@ class SyncTests(NodeListTests):
     def test_again_when_it_had_us_for_gone(self) -> None:
         nodes = self.with_kamailio()
         self.assertNotIn(Sync, kinds(nodes.notified(60.0, A, True, 1, lines(A), KAMAILIO)))
-        self.assertIn(Sync, kinds(nodes.notified(120.0, A, True, 1, lines(A, US), KAMAILIO)))
+        effects = nodes.notified(120.0, A, True, 1, lines(A, US), KAMAILIO)
+        self.assertIn(Sync(ClusterNode(A, ACTIVE, KAMAILIO), is_again=True), effects)
+
+    def test_one_that_asks_for_everything_was_started_anew(self) -> None:
+        """
+        Its first notification was lost: it sends others without waiting for the answer.
+        """
+        nodes = self.with_kamailio()
+        nodes.answered(1.0, A, lines(A, US), KAMAILIO)
+        self.assertEqual(nodes.wants_all(9.0, A), ())  # it asks when it has just come
+        effects = nodes.wants_all(60.0, A)
+        self.assertEqual(kinds(effects), [NodeRestarted, SendList])
+        self.assertEqual(nodes.wants_all(61.0, A), ())  # once more, or on another channel
+        effects = nodes.answered(61.0, A, lines(A, US), KAMAILIO)
+        self.assertIn(Sync(ClusterNode(A, ACTIVE, KAMAILIO), is_repair=True), effects)
+        nodes.notified(90.0, A, True, 2, lines(A), KAMAILIO)
+        self.assertEqual(nodes.wants_all(91.0, A), ())  # that has been noticed
+
+    def test_one_that_was_cut_off_is_asked_again_when_what_it_told_meanwhile_has_failed(self) -> None:
+        """
+        It takes us for gone then, and our next ping for our return: nothing of that is to be seen here.
+        """
+        for lost in (NodeList.timed_out, NodeList.data_timed_out):
+            nodes = self.with_kamailio()
+            nodes.answered(10.0, A, lines(A, US), KAMAILIO)
+            lost(nodes, 20.0, A, 9.0)  # that was sent before the answer, and shows the cut all the same
+            nodes.answered(21.0, A, lines(A, US), KAMAILIO)
+            nodes.answered(25.0, A, lines(A, US), KAMAILIO)
+            self.assertNotIn(Sync, kinds(nodes.probe(54.9)))
+            syncs = [each for each in nodes.probe(55.0) if isinstance(each, Sync)]  # 32 s later, and half of the next 4
+            self.assertEqual(syncs, [Sync(ClusterNode(A, ACTIVE, KAMAILIO), is_again=True)])
+            self.assertNotIn(Sync, kinds(nodes.probe(57.0)))
+
+    def test_not_one_that_is_gone_by_then_and_none_of_ours(self) -> None:
+        nodes = self.with_kamailio()
+        nodes.notified(1.0, B, True, 1, lines(B, US))
+        nodes.hello(1.1, B, "sipdmq 0.1.0")
+        for name in (A, B):
+            nodes.timed_out(20.0, name, 20.0)
+            nodes.answered(21.0, name, lines(name, US), "")
+        nodes.hello(22.0, B, "sipdmq 0.1.0")
+        nodes.timed_out(30.0, A)
+        self.assertNotIn(Sync, kinds(nodes.probe(60.0)))
+
+    def test_others_ask_for_everything_as_they_like(self) -> None:
+        nodes = self.with_kamailio()
+        nodes.notified(1.0, B, True, 1, lines(B))
+        nodes.hello(1.1, B, "sipdmq 0.1.0")
+        nodes.notified(1.0, C, True, 1, lines(C, US), KAMAILIO)  # it has answered nothing yet
+        for name in (US, B, C):
+            self.assertEqual(nodes.wants_all(60.0, name), (), name)
+        nodes.timed_out(80.0, A)
+        self.assertEqual(nodes.wants_all(81.0, A), ())
 
     def test_one_that_was_started_anew_is_asked_when_it_lists_us(self) -> None:
         """

@@ -437,12 +437,45 @@ class NewcomerTests(UsrlocTestCase):
         self.assertEqual(self.states, [SyncState.READY])
 
 
+    def test_one_that_took_us_for_gone_is_asked_once_more_when_we_have_everything(self) -> None:
+        """
+        Be it the donor or not: what its phones did meanwhile it has told to others only.
+        """
+        self.cluster.members = [KAMAILIO]
+        self.peer.start(True)
+        self.peer.node_joined(KAMAILIO)
+        self.answer()
+        self.receive(update(self.form, "k1"))
+        self.peer.taken_back(KAMAILIO)
+        self.assertEqual((len(self.asked()), self.peer.readiness.is_ready), (1, False))
+        pump(self.clock, 2)
+        self.assertEqual((len(self.asked()), self.peer.readiness.is_ready), (2, True))
+        self.answer()
+        self.peer.taken_back(KAMAILIO)
+        self.assertEqual(len(self.asked()), 3)
+
+    def test_one_that_is_gone_by_then_is_not(self) -> None:
+        self.peer.start(True)
+        self.peer.node_joined(OURS)
+        self.peer.taken_back(KAMAILIO)
+        self.cluster.members = [OURS]
+        self.receive(encode_sync_end(0), OURS)
+        self.assertEqual((self.asked(), self.peer.readiness.is_ready), ([OURS.name.host], True))
+
+    def test_one_that_is_the_first_to_be_heard_of_is_the_donor(self) -> None:
+        self.cluster.members = [KAMAILIO]
+        self.peer.start(True)
+        self.peer.taken_back(KAMAILIO)
+        self.assertEqual((self.asked(), self.states), ([KAMAILIO.name.host], [SyncState.SYNCING]))
+
+
 class NoSyncTests(UsrlocTestCase):
     settings = {"sync": False}
 
     def test_nobody_is_asked(self) -> None:
         self.peer.start(True)
         self.peer.node_joined(OURS)
+        self.peer.taken_back(KAMAILIO)
         self.assertEqual((self.cluster.asked, self.peer.readiness.is_ready), ([], True))
 
 

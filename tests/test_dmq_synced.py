@@ -150,6 +150,12 @@ class SyncedTests(SyncedTestCase):
             self.receive(body, OURS._replace(is_sipdmq=False, release=release))
             self.assertEqual(self.put(OURS), [b"here", b"gone", b"old", b"of-theirs", b".4"])
 
+    def test_a_kamailio_that_asks_may_have_been_started_anew(self) -> None:
+        self.receive(ASK, KAMAILIO)
+        for body, node in ((ASK_OURS, OURS._replace(is_sipdmq=False)), (ASK, OURS), (b"word", KAMAILIO)):
+            self.receive(body, node)
+        self.assertEqual(self.cluster.want_all, [KAMAILIO.name])
+
     def test_nobody_else_does(self) -> None:
         for sender in (None, ClusterNode(HERE, KAMAILIO.status, is_local=True)):
             self.assertEqual(self.receive(ASK, sender), 200)

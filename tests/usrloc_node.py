@@ -63,6 +63,7 @@ class FakeCluster:
     def __init__(self) -> None:
         self.put_ones: list[tuple[NodeName | None, str, Any]] = []
         self.missed: set[NodeName] = set()
+        self.want_all: list[NodeName] = []
         self.asked: list[tuple[str, NodeName, bytes, Deferred[Any]]] = []
         self.members: list[ClusterNode] = []
         self.listeners: list[Any] = []
@@ -96,6 +97,9 @@ class FakeCluster:
 
     def has_missed(self, node: NodeName) -> bool:
         return node in self.missed
+
+    def wants_all(self, node: NodeName) -> None:
+        self.want_all.append(node)
 
     def teller_to_all(self, told_by: str) -> NodeName | None:
         return self.heirs.get(told_by)

@@ -126,6 +126,8 @@ class Sync(NamedTuple):
     Ask a node for all that it has: it knows us, so its answer comes to us.
 
     @ivar is_repair: it is a Kamailio that was lost for a while, and cannot repair anybody: its heir asks it.
+    @ivar is_again: it is a Kamailio that took us for gone, or may have, and has taken us back: what it told meanwhile
+        did not come here, whoever else has told us everything.
     @ivar is_mutual: it is a Kamailio that will not ask for what we have: it asks when it first hears of anybody, and
         that was our empty question, which told it of nobody. So it is given everything, when it has told what it has.
     """
@@ -133,6 +135,7 @@ class Sync(NamedTuple):
     node: ClusterNode
     is_repair: bool = False
     is_mutual: bool = False
+    is_again: bool = False
 
 
 class Warn(NamedTuple):

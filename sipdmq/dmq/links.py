@@ -27,6 +27,11 @@ __all__ = ["Link"]
 
 log = Logger()
 
+SETTLING: Final = 0.1
+"""
+Seconds after the answer of a Kamailio to a message that was repeated, until all copies have had their effect: each has
+one, and who stood still finds them all at once, and takes them in any order. What is newer waits for that.
+"""
 COMPLAINT_INTERVAL: Final = 60.0
 """Seconds between two lines in the log about records that a node refuses."""
 
@@ -107,6 +112,7 @@ class Link:
         self._pausing: dict[str, list[Deferred[None]]] = {}
         self._missed: set[str] = set()  # channels
         self._draining: list[Deferred[None]] = []
+        self._settling: set[IDelayedCall] = set()
         self._complained_at = -COMPLAINT_INTERVAL
         self.refused = 0
 
@@ -381,6 +387,9 @@ class Link:
             self._done(channel, box, batch, Outcome.LOST, "")
             self._lost(self.node.name, sent.since)
         elif response.status < 300 or self._is_needless(channel, batch, response.status):
+            if self._clock.seconds() - sent.since >= self._sender.timers.t1 and not says_ours(self.node):
+                self._settle(sent)
+                return
             self._done(channel, box, batch, Outcome.TAKEN, "")
             self._repair_idle(channel, box)
         else:
@@ -389,6 +398,19 @@ class Link:
                 log.warn("{node} has no channel {channel}", node=str(self.node.name), channel=channel)
             self._done(channel, box, batch, outcome, f"{response.status} {response.reason}")
         self._pump(channel)
+
+    def _settle(self, sent: _Sent) -> None:
+        channel, box, batch = sent.channel, sent.box, sent.batch
+        del self._unanswered[channel, batch.number]
+
+        def settled() -> None:
+            self._settling.discard(call)
+            self._done(channel, box, batch, Outcome.TAKEN, "")
+            self._repair_idle(channel, box)
+            self._pump(channel)
+
+        call = self._clock.callLater(SETTLING, settled)
+        self._settling.add(call)
 
     def _is_needless(self, channel: str, batch: Batch, status: int) -> bool:
         is_needless = getattr(self._channels.find(channel), "is_needless", None)
@@ -411,9 +433,10 @@ class Link:
         Send nothing more.
         """
         self._is_up = False
-        for call in self._calls.values():
+        for call in (*self._calls.values(), *self._settling):
             call.cancel()
         self._calls.clear()
+        self._settling.clear()
         for channel in tuple(self._pausing):
             self._resume(channel)
         self._drained()

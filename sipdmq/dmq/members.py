@@ -24,6 +24,7 @@ class Member:
     @ivar line: that it is active, for a list.
     @ivar seen: it was active at some time; otherwise others have told us of it, or the configuration.
     @ivar since: when it was added or left C{ACTIVE}, seconds.
+    @ivar began_at: when it became active, or seemed to be started anew, seconds.
     @ivar hops: Max-Forwards of what it was sent last.
     @ivar forward: Max-Forwards of the list that is sent to all when it turns out to be there; 0: none.
     @ivar listed: whom it listed as active lately, itself included; L{None} before its first list.
@@ -37,6 +38,8 @@ class Member:
     @ivar turn_at: when it may be told of somebody whom it does not list, as it is more than half full, seconds;
         L{None}: nothing is to be told, or that was not drawn yet.
     @ivar omits_us: it left us out of a list: it takes us for gone.
+    @ivar is_doubtful: it left something unanswered, and has answered nothing since: it may have been cut off.
+    @ivar recheck_at: when it is asked for everything once more, as it may have taken us for gone, seconds.
     @ivar was_lost: it is back, and is no node of ours that would repair what we have missed.
     @ivar start: of one of ours: what it says that tells one start of it from another.
     @ivar was_alone: it knew of nobody when we first asked it, without a word of ourselves: if it is a Kamailio, it will
@@ -44,9 +47,10 @@ class Member:
     """
 
     __slots__ = (
-        "_waiting", "answered_at", "asked_at", "excess", "failed_at", "failures", "forward", "has_us", "hello_at",
-        "hops", "is_configured", "kind", "line", "listed", "listed_at", "name", "omits_us", "refusals", "release",
-        "seen", "since", "spare", "start", "status", "told", "turn_at", "was_alone", "was_asked_only", "was_lost",
+        "_waiting", "answered_at", "asked_at", "began_at", "excess", "failed_at", "failures", "forward",
+        "has_us", "hello_at", "hops", "is_configured", "is_doubtful", "kind", "line", "listed", "listed_at",
+        "name", "omits_us", "recheck_at", "refusals", "release", "seen", "since", "spare", "start", "status",
+        "told", "turn_at", "was_alone", "was_asked_only", "was_lost",
     )
 
     def __init__(self, name: NodeName, now: float, is_configured: bool = False) -> None:
@@ -60,7 +64,7 @@ class Member:
         self.since = now
         self.failures = 0
         self.refusals = 0
-        self.asked_at = self.answered_at = self.failed_at = self.hello_at = NEVER
+        self.asked_at = self.answered_at = self.began_at = self.failed_at = self.hello_at = NEVER
         self._waiting = False
         self.hops = 1
         self.forward = 0
@@ -72,6 +76,8 @@ class Member:
         self.was_asked_only = False
         self.turn_at: float | None = None
         self.omits_us = False
+        self.is_doubtful = False
+        self.recheck_at: float | None = None
         self.was_lost = False
         self.start = ""
         self.was_alone = False

@@ -169,6 +169,12 @@ class Membership:
         link = self._links.get(node)
         return link is not None and link.has_missed
 
+    def wants_all(self, node: NodeName) -> None:
+        """
+        See L{IMembership.wants_all}.
+        """
+        self.act(self.nodelist.wants_all(self._clock.seconds(), node))
+
     def clock_difference(self, told_by: str) -> float | None:
         """
         See L{IMembership.clock_difference}.
@@ -345,7 +351,7 @@ class Membership:
                 self.introductions.say_hello(effect.name)
             elif isinstance(effect, Sync):
                 if not effect.is_repair or self.restorer_of(effect.node.name) in (None, self.nodelist.local):
-                    self._sync(effect.node, effect.is_mutual)
+                    self._sync(effect)
             elif isinstance(effect, Warn):
                 log.warn("{text}", text=effect.text)
 
@@ -395,12 +401,15 @@ class Membership:
             except Exception:  # noqa: BLE001 - the edge to the listeners, an operator's function among them
                 log.failure("{event} broke a listener", event=event)
 
-    def _sync(self, node: ClusterNode, is_mutual: bool) -> None:
+    def _sync(self, effect: Sync) -> None:
+        node = effect.node
         self._refresh(node.name)
 
         def tell(peer: Any) -> None:
-            if is_mutual and IRestorer.providedBy(peer):
+            if effect.is_mutual and IRestorer.providedBy(peer):
                 peer.exchange(node)
+            elif (effect.is_again or effect.is_repair) and ISynced.providedBy(peer):
+                peer.taken_back(node)
             else:
                 peer.node_joined(node)
 

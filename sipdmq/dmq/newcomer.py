@@ -121,6 +121,7 @@ class Newcomer:
         self._was_accepted = False
         self._donor: ClusterNode | None = None
         self._asked: set[NodeName] = set()
+        self._again: set[NodeName] = set()
         self._asked_at = 0.0
         self._received = 0
         self._expected: int | None = None
@@ -184,8 +185,8 @@ class Newcomer:
 
     def node_joined(self, node: ClusterNode) -> None:
         """
-        A node is active: the first one is asked; later a Kamailio that was lost to us, or we to it, is asked again,
-        since it may have had changes that we did not get. A sipdmq node repairs that by itself.
+        A node is active: the first one is asked, and later the first Kamailio. A sipdmq node repairs what is missing by
+        itself.
         """
         if self.readiness.state is SyncState.STARTING:
             self.readiness.become(SyncState.SYNCING, f"{node.name} is there")
@@ -193,6 +194,16 @@ class Newcomer:
         elif self.readiness.is_ready and (not self._asked or not node.is_sipdmq):
             self._asked.add(node.name)
             self._ask(node)
+
+    def taken_back(self, node: ClusterNode) -> None:
+        """
+        A Kamailio that was lost to us, or we to it, is asked again, since it may have had changes that we did not get:
+        not before the donor has told everything, which may be this one.
+        """
+        if self.readiness.state is SyncState.SYNCING:
+            self._again.add(node.name)
+        else:
+            self.node_joined(node)
 
     def is_told_by(self, node: ClusterNode) -> None:
         """
@@ -346,5 +357,9 @@ class Newcomer:
         self._donor = None
         self.stop()
         self.readiness.become(SyncState.READY, f"{self._total} records came in")
+        again, self._again = self._again, set()
+        for node in self._candidates():
+            if node.name in again:
+                self._ask(node)
         if self._failed:
             self._wait(self.RETRY)

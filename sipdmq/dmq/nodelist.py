@@ -34,6 +34,15 @@ HEARSAY_PINGS: Final = 10
 """A node that others spoke of and that never answered is forgotten after so many ping intervals."""
 KAMAILIO_PATIENCE: Final = 10.0
 """Seconds after its last answer in which a Kamailio is asked whether it is still there."""
+BEGINNING: Final = 10.0
+"""Seconds since it became active in which a Kamailio's question for everything is the one of that beginning."""
+RECHECK: Final = 32.0
+"""
+Seconds after it was cut off in which a Kamailio takes us for gone once more: when what it had told meanwhile fails,
+after its fr_timer, 30 s. Whoever asks it first then is taken back, and cannot see that something was told without him.
+"""
+RECHECKS: Final = 4.0
+"""Seconds over which those spread that ask again."""
 MAX_REFUSALS: Final = 5
 """So often a node that refuses us is probed; then only pinged. It may not have heard of us yet."""
 
@@ -97,6 +106,8 @@ class NodeList(Roster):
             is_quiet = other.kind == "kamailio" and now - other.answered_at >= KAMAILIO_PATIENCE
             if is_quiet or 0 < other.refusals <= MAX_REFUSALS:
                 wanted.add(name)
+            if other.recheck_at is not None and now >= other.recheck_at:
+                self._recheck(other)
         for name in sorted(wanted):
             member = self._members.get(name)
             if member is not None and now - member.asked_at >= probe_pause(member, self._settings):
@@ -151,6 +162,9 @@ class NodeList(Roster):
         if member is None or self._is_over:
             return ()
         member.settled()
+        if member.is_doubtful:
+            member.is_doubtful = False
+            member.recheck_at = now + RECHECK + RECHECKS * self._random()
         member.answered_at = now
         member.failures = member.refusals = member.spare = 0
         if release:
@@ -201,6 +215,7 @@ class NodeList(Roster):
         member = self._members.get(name)
         if member is None or self._is_over:
             return ()
+        member.is_doubtful = True
         if not self._has_answered_since(member, now, sent_at):
             member.settled()
             member.refusals = 0
@@ -215,7 +230,10 @@ class NodeList(Roster):
         @param sent_at: as for L{timed_out}.
         """
         member = self._members.get(name)
-        if member is None or self._is_over or self._has_answered_since(member, now, sent_at):
+        if member is None or self._is_over:
+            return ()
+        member.is_doubtful = True
+        if self._has_answered_since(member, now, sent_at):
             return ()
         if self._settings.fail_count_enabled and member.is_active:
             self._failed(member, now)
@@ -266,6 +284,19 @@ class NodeList(Roster):
             return ()
         member.kind = "kamailio"
         self._consider_sync(member)
+        return self._done(now)
+
+    def wants_all(self, now: float, name: NodeName) -> tuple[Effect, ...]:
+        """
+        A node asks for everything, as a Kamailio does when it has just started: its first notification, which says that
+        too, may be lost, since it waits for no answer before it sends others.
+        """
+        member = self._members.get(name)
+        if member is None or self._is_over or not member.is_active or member.kind != "kamailio":
+            return ()
+        if member.answered_at > NEVER and now - member.began_at >= BEGINNING:
+            self._restarted(member, now)
+            self._ask(member, now)
         return self._done(now)
 
     def leave(self, now: float, everybody: bool = False) -> tuple[Effect, ...]:
@@ -323,16 +354,22 @@ class NodeList(Roster):
             member.release = release
         was = member.status
         if was is status is ACTIVE and hops >= MAX_HOPS and member.kind == "kamailio" and member.answered_at > NEVER:
-            # It has just started, or lost everybody; either way it may have told what not all have heard, and may have
-            # been told something before it knew of us: it is asked when it lists us.
-            self._effects.append(NodeRestarted(member.as_node()))
-            member.was_lost = True
-            member.listed = None
+            self._restarted(member, now)
         if status is ACTIVE and now - member.failed_at < self._settings.timeout * 2:
             self._ask(member, now)  # it did not answer lately: perhaps it cannot hear us
         self._set_status(member, status, now, is_newcomer=hops >= MAX_HOPS)
         self._learn_kind(member, now, may_be_new=hops >= MAX_HOPS)
         return member.status is not was
+
+    def _restarted(self, member: Member, now: float) -> None:
+        """
+        A Kamailio has just started, or lost everybody: either way it may have told what not all have heard, and may
+        have been told something before it knew of us: it is asked when it lists us.
+        """
+        member.began_at = now
+        member.was_lost = True
+        member.listed = None
+        self._effects.append(NodeRestarted(member.as_node()))
 
     def _hearsay(self, lines: Iterable[NodeLine], sender: NodeName | None, now: float, forward: int) -> None:
         for name, status in lines:
@@ -377,11 +414,16 @@ class NodeList(Roster):
         is_first = not self._synced if self._settings.init_with_single else member.kind not in self._synced
         if is_first or member.omits_us or is_mutual:
             self._synced.add(member.kind)
+            self._effects.append(Sync(member.as_node(), is_mutual=is_mutual, is_again=member.omits_us))
             member.omits_us = member.was_lost = False
-            self._effects.append(Sync(member.as_node(), is_mutual=is_mutual))
         elif member.was_lost:
             member.was_lost = False
             self._effects.append(Sync(member.as_node(), is_repair=True))
+
+    def _recheck(self, member: Member) -> None:
+        member.recheck_at = None
+        if member.is_active and member.kind == "kamailio" and self.local in (member.listed or ()):
+            self._effects.append(Sync(member.as_node(), is_again=True))
 
     def _learn_kind(self, member: Member, now: float, may_be_new: bool = False) -> None:
         """

@@ -247,6 +247,7 @@ class Roster:
             return
         if status is ACTIVE:
             member.seen = True
+            member.began_at = now
             member.failures = 0
             self._effects.append(NodeUp(member.as_node(), is_newcomer))
             if member.forward:

@@ -189,6 +189,13 @@ class SyncedPeer:
         if self._asks and not node.is_local and not self._restores.joined(node):
             self.newcomer.node_joined(node)
 
+    def taken_back(self, node: ClusterNode) -> None:
+        """
+        See L{ISynced.taken_back}.
+        """
+        if self._asks and not node.is_local and not self._restores.joined(node):
+            self.newcomer.taken_back(node)
+
     def node_up(self, node: ClusterNode) -> None:
         """
         See L{INodeListener.node_up<sipdmq.interfaces.replication.INodeListener.node_up>}.
@@ -260,6 +267,7 @@ class SyncedPeer:
         """
         if says_so or says_ours(sender):
             return Errand(SYNC_OF_OURS)
+        self._membership.wants_all(sender.name)
         self.newcomer.asked_by(sender)
         return Errand(SYNC)
 

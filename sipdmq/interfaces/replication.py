@@ -91,6 +91,14 @@ class IMembership(Interface):
         @return: C{bool}
         """
 
+    def wants_all(node):
+        """
+        A node that has not said that it is one of ours asks for everything: if it is a Kamailio that has been here for
+        a while, it was started anew.
+
+        @param node: its L{NodeName<sipdmq.records.NodeName>}
+        """
+
     def clock_difference(told_by):
         """
         How far the clock of another node is ahead of ours.
@@ -198,6 +206,14 @@ class ISynced(Interface):
     """
     What an L{IChannelPeer} is besides whose records all nodes have.
     """
+    def taken_back(node):
+        """
+        In place of L{node_joined<IChannelPeer.node_joined>}, for a Kamailio that was lost to us, or we to it: it has
+        told us nothing meanwhile, and does not tell it again unless it is asked.
+
+        @param node: L{ClusterNode<sipdmq.records.ClusterNode>}
+        """
+
     def older_met(node):
         """
         A node of ours was there before this one, and apart from it: this one may have told others that it had
