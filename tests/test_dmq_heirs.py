@@ -170,16 +170,16 @@ class LossTests(SynchronousTestCase):
         others = [name for name in (A, B, C) if name != local]
         heirs = seen_by(local, (A, B, C))
         heirs.elect(1, others, [D])
-        heirs.overslept(20, D, 3)
+        heirs.missed(20, D, 3)
         found = heirs.elect(20, others, [D])
         self.assertEqual([(type(each), each.lost, each.since) for each in found], [(Claim, str(D), 3)])
         self.assertFalse(heirs.passes_on(str(D)))
-        heirs.overslept(21, D, 2)
+        heirs.missed(21, D, 2)
         self.assertEqual([each.since for each in heirs.elect(21, others, [D])], [2])
         heirs.lost(30, D, 25)
         self.assertEqual([type(each) for each in heirs.elect(30, others, [])], [Inherit, Claim])
         self.assertTrue(heirs.passes_on(str(D)))
-        heirs.overslept(40, D, 5)
+        heirs.missed(40, D, 5)
         self.assertEqual(heirs.elect(40, others, []), [], "one that is away")
 
     def test_a_forgotten_one(self) -> None:

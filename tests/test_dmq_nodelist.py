@@ -11,6 +11,7 @@ from sipdmq.dmq.effects import (
     NodeForgotten,
     NodeRestarted,
     NodeUp,
+    Recheck,
     SayHello,
     SendList,
     Sync,
@@ -375,10 +376,10 @@ class SyncTests(NodeListTests):
             lost(nodes, 20.0, A, 9.0)  # that was sent before the answer, and shows the cut all the same
             nodes.answered(21.0, A, lines(A, US), KAMAILIO)
             nodes.answered(25.0, A, lines(A, US), KAMAILIO)
-            self.assertNotIn(Sync, kinds(nodes.probe(54.9)))
-            syncs = [each for each in nodes.probe(55.0) if isinstance(each, Sync)]  # 32 s later, and half of the next 4
-            self.assertEqual(syncs, [Sync(ClusterNode(A, ACTIVE, KAMAILIO), is_again=True)])
-            self.assertNotIn(Sync, kinds(nodes.probe(57.0)))
+            self.assertNotIn(Recheck, kinds(nodes.probe(54.9)))
+            found = [each for each in nodes.probe(55.0) if isinstance(each, Recheck)]  # 32 s, and half of the next 4
+            self.assertEqual(found, [Recheck(ClusterNode(A, ACTIVE, KAMAILIO), 45.0)])
+            self.assertNotIn(Recheck, kinds(nodes.probe(57.0)))
 
     def test_not_one_that_is_gone_by_then_and_none_of_ours(self) -> None:
         nodes = self.with_kamailio()
@@ -389,7 +390,17 @@ class SyncTests(NodeListTests):
             nodes.answered(21.0, name, lines(name, US), "")
         nodes.hello(22.0, B, "sipdmq 0.1.0")
         nodes.timed_out(30.0, A)
-        self.assertNotIn(Sync, kinds(nodes.probe(60.0)))
+        self.assertNotIn(Recheck, kinds(nodes.probe(60.0)))
+
+    def test_nor_one_that_is_silent_once_more(self) -> None:
+        nodes = self.with_kamailio()
+        nodes.timed_out(20.0, A, 12.0)
+        nodes.answered(21.0, A, lines(A, US), KAMAILIO)
+        nodes.data_timed_out(54.0, A, 46.0)
+        self.assertNotIn(Recheck, kinds(nodes.probe(56.0)))
+        nodes.answered(60.0, A, lines(A, US), KAMAILIO)
+        (found,) = [each for each in nodes.probe(95.0) if isinstance(each, Recheck)]
+        self.assertEqual(found.age, 95.0)
 
     def test_others_ask_for_everything_as_they_like(self) -> None:
         nodes = self.with_kamailio()

@@ -261,6 +261,8 @@ def _merge_any(
         refusal = _no_room(records, incoming, stored, limits)
         if refusal:
             return Merged(records, None, refusal)
+        if _is_echo(incoming, stored):
+            incoming = incoming._replace(told_by=stored.told_by)
         kept = _united(incoming, stored, now, limits)
     elif order == 0:
         kept = _same(stored, incoming, now, limits)
@@ -272,6 +274,19 @@ def _merge_any(
         result[at] = kept
         changed = _viewed(result, encode)
     return Merged(changed, None if is_over else _answer_for(changed, at, incoming, order < 0, encode))
+
+
+def _is_echo(incoming: Binding, stored: Binding) -> bool:
+    """
+    Whether both are one change under two names, as a Kamailio sends it back by the name that it has. Who told it first
+    answers for it: the Kamailio does not.
+    """
+    return (
+        incoming.last_modified == stored.last_modified
+        and incoming.cseq == stored.cseq
+        and incoming.call_id == stored.call_id
+        and incoming.removed == stored.removed
+    )
 
 
 def _is_plain(incoming: Binding, now: int, limits: Limits) -> bool:

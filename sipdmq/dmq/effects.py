@@ -17,6 +17,7 @@ __all__ = [
     "NodeListSettings",
     "NodeRestarted",
     "NodeUp",
+    "Recheck",
     "SayHello",
     "SendList",
     "Sync",
@@ -126,8 +127,8 @@ class Sync(NamedTuple):
     Ask a node for all that it has: it knows us, so its answer comes to us.
 
     @ivar is_repair: it is a Kamailio that was lost for a while, and cannot repair anybody: its heir asks it.
-    @ivar is_again: it is a Kamailio that took us for gone, or may have, and has taken us back: what it told meanwhile
-        did not come here, whoever else has told us everything.
+    @ivar is_again: it is a Kamailio that took us for gone, and has taken us back: what it told meanwhile did not come
+        here, whoever else has told us everything.
     @ivar is_mutual: it is a Kamailio that will not ask for what we have: it asks when it first hears of anybody, and
         that was our empty question, which told it of nobody. So it is given everything, when it has told what it has.
     """
@@ -136,6 +137,18 @@ class Sync(NamedTuple):
     is_repair: bool = False
     is_mutual: bool = False
     is_again: bool = False
+
+
+class Recheck(NamedTuple):
+    """
+    A Kamailio was cut off from us, and may have taken us for gone once more afterwards: ask it again for all that it
+    has, and tell it what counts of that time.
+
+    @ivar age: seconds since when.
+    """
+
+    node: ClusterNode
+    age: float
 
 
 class Warn(NamedTuple):
@@ -147,5 +160,15 @@ class Warn(NamedTuple):
 
 
 Effect = (
-    SendList | AskLater | NodeUp | NodeDown | NodeDisabled | NodeRestarted | NodeForgotten | SayHello | Sync | Warn
+    SendList
+    | AskLater
+    | NodeUp
+    | NodeDown
+    | NodeDisabled
+    | NodeRestarted
+    | NodeForgotten
+    | SayHello
+    | Sync
+    | Recheck
+    | Warn
 )

@@ -123,10 +123,10 @@ class Heirs:
             since = min(since, known.since)
         self._losses[told_by] = _Loss(since)
 
-    def overslept(self, now: float, name: NodeName, since: float) -> None:
+    def missed(self, now: float, name: NodeName, since: float) -> None:
         """
-        This node was stopped, and has missed what an active one told meanwhile. Others are asked for that; this node
-        is no heir: what it knows is old.
+        This node was stopped, or cut off from an active one, and has missed what that one told meanwhile. Others are
+        asked for that; this node is no heir: what it knows is old.
 
         @param since: what was told since then may not have come here, seconds.
         """

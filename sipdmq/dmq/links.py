@@ -103,7 +103,7 @@ class Link:
         self._channels = channels
         self._limits = limits
         self._is_up = is_up
-        self._is_held = False
+        self._held_since: float | None = None
         self._lost = lost
         self._boxes: dict[str, Outbox] = {}
         self._pumping: set[str] = set()
@@ -249,7 +249,7 @@ class Link:
         The node is active: what it has missed is put right.
         """
         self._is_up = True
-        self._is_held = False
+        self._held_since = None
         for channel, box in list(self._boxes.items()):
             box.returned()
             if box.is_dirty:
@@ -260,7 +260,8 @@ class Link:
         """
         The node is not active any more: what waits for it is forgotten, and from now on all that changes.
         """
-        self._is_up = self._is_held = False
+        self._is_up = False
+        self._held_since = None
         self._missed.clear()  # who repairs one that was lost, is agreed on by all who have lost it
         now = self._clock.seconds()
         for peer in self._channels:
@@ -280,16 +281,27 @@ class Link:
         @param patience: seconds to wait for the oldest answer before that.
         """
         if self._is_up and not says_ours(self.node) and self._is_silent(patience):
+            since = next(iter(self._unanswered.values())).since
             self.went_down()
-            self._is_held = True
+            self._held_since = since
             self._missed.update(channel for channel, box in self._boxes.items() if box.is_dirty)
 
-    def release(self) -> None:
+    @property
+    def is_held(self) -> bool:
         """
-        The node has answered a ping: where it was held, it is put right.
+        Whether it is told nothing, see L{hold_if_silent}.
         """
-        if self._is_held:
-            self.went_up()
+        return self._held_since is not None
+
+    def release(self) -> float:
+        """
+        The node has answered a ping: it is put right.
+
+        @return: for how many seconds it answered nothing, at least.
+        """
+        silent = 0.0 if self._held_since is None else self._clock.seconds() - self._held_since
+        self.went_up()
+        return silent
 
     def _abandon(self) -> None:
         """

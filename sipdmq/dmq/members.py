@@ -38,8 +38,9 @@ class Member:
     @ivar turn_at: when it may be told of somebody whom it does not list, as it is more than half full, seconds;
         L{None}: nothing is to be told, or that was not drawn yet.
     @ivar omits_us: it left us out of a list: it takes us for gone.
-    @ivar is_doubtful: it left something unanswered, and has answered nothing since: it may have been cut off.
-    @ivar recheck_at: when it is asked for everything once more, as it may have taken us for gone, seconds.
+    @ivar doubtful_since: it has left something unanswered: its last answer before that, seconds; L{None}: it has not,
+        or that was looked into.
+    @ivar recheck_at: when that will be, seconds; L{None}: not before it has answered something.
     @ivar was_lost: it is back, and is no node of ours that would repair what we have missed.
     @ivar start: of one of ours: what it says that tells one start of it from another.
     @ivar was_alone: it knew of nobody when we first asked it, without a word of ourselves: if it is a Kamailio, it will
@@ -47,10 +48,10 @@ class Member:
     """
 
     __slots__ = (
-        "_waiting", "answered_at", "asked_at", "began_at", "excess", "failed_at", "failures", "forward",
-        "has_us", "hello_at", "hops", "is_configured", "is_doubtful", "kind", "line", "listed", "listed_at",
-        "name", "omits_us", "recheck_at", "refusals", "release", "seen", "since", "spare", "start", "status",
-        "told", "turn_at", "was_alone", "was_asked_only", "was_lost",
+        "_waiting", "answered_at", "asked_at", "began_at", "doubtful_since", "excess", "failed_at",
+        "failures", "forward", "has_us", "hello_at", "hops", "is_configured", "kind", "line", "listed",
+        "listed_at", "name", "omits_us", "recheck_at", "refusals", "release", "seen", "since", "spare",
+        "start", "status", "told", "turn_at", "was_alone", "was_asked_only", "was_lost",
     )
 
     def __init__(self, name: NodeName, now: float, is_configured: bool = False) -> None:
@@ -76,7 +77,7 @@ class Member:
         self.was_asked_only = False
         self.turn_at: float | None = None
         self.omits_us = False
-        self.is_doubtful = False
+        self.doubtful_since: float | None = None
         self.recheck_at: float | None = None
         self.was_lost = False
         self.start = ""
@@ -119,6 +120,14 @@ class Member:
         self.asked_at = now
         self.hops = hops
         self._waiting = True
+
+    def doubt(self) -> None:
+        """
+        Something that it was sent was not answered: it may have been cut off.
+        """
+        self.recheck_at = None
+        if self.doubtful_since is None:
+            self.doubtful_since = self.answered_at
 
     def settled(self) -> None:
         """

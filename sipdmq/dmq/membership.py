@@ -24,6 +24,7 @@ from sipdmq.dmq.effects import (
     NodeForgotten,
     NodeRestarted,
     NodeUp,
+    Recheck,
     SayHello,
     SendList,
     Sync,
@@ -352,6 +353,8 @@ class Membership:
             elif isinstance(effect, Sync):
                 if not effect.is_repair or self.restorer_of(effect.node.name) in (None, self.nodelist.local):
                     self._sync(effect)
+            elif isinstance(effect, Recheck):
+                self.repairs.recheck(effect.node, effect.age)
             elif isinstance(effect, Warn):
                 log.warn("{text}", text=effect.text)
 
@@ -404,6 +407,8 @@ class Membership:
     def _sync(self, effect: Sync) -> None:
         node = effect.node
         self._refresh(node.name)
+        if effect.is_again:
+            self.repairs.missed(node, self._ping_interval)
 
         def tell(peer: Any) -> None:
             if effect.is_mutual and IRestorer.providedBy(peer):
@@ -443,8 +448,8 @@ class Membership:
             self.notification.reply_received(name, response.status, body, agent, sent_at)
             self._refresh(name)
             link = self._links.get(name)
-            if link is not None and response.status < 300:
-                link.release()
+            if link is not None and response.status < 300 and link.is_held:
+                self.repairs.missed(link.node, link.release())
 
         def failed(failure: Failure) -> None:
             failure.trap(UnreachableError, CancelledError)  # cancelled: a stopping node waits no longer

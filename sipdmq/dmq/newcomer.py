@@ -127,6 +127,7 @@ class Newcomer:
         self._expected: int | None = None
         self._is_partial = False
         self._is_wanting = False
+        self._has_ours = False  # one of ours has told all that it had
         self._failed: set[NodeName] = set()
         self._started_at = self._clock.seconds()
         self._total = 0
@@ -225,9 +226,10 @@ class Newcomer:
 
     def older_met(self, node: ClusterNode) -> None:
         """
-        A node of ours was there before this one: what others were given here was not everything.
+        A node of ours was there before this one: what others were given here was not everything, nor, where no node
+        of ours has told it, what this one has.
         """
-        if self._donor is None and self.readiness.is_ready and self._owed:
+        if self._donor is None and self.readiness.is_ready and (self._owed or not self._has_ours):
             self._asked.discard(node.name)
             self._next(node)
 
@@ -264,6 +266,7 @@ class Newcomer:
         has_all = self._expected is not None and self._received >= self._expected
         is_late = self._clock.seconds() - self._asked_at > self.LONGEST
         if has_all:
+            self._has_ours = True
             self._is_wanting = self._is_partial
             if not self._is_partial:
                 self._failed.clear()

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sipdmq.dmq.effects import Effect, NodeRestarted, SayHello, SendList, Sync
+from sipdmq.dmq.effects import Effect, NodeRestarted, Recheck, SayHello, SendList, Sync
 from sipdmq.dmq.lines import NodeLine, format_line, line_length
 from sipdmq.dmq.members import NEVER, Member, probe_pause, status_after_timeout
 from sipdmq.dmq.roster import Roster
@@ -107,7 +107,7 @@ class NodeList(Roster):
             if is_quiet or 0 < other.refusals <= MAX_REFUSALS:
                 wanted.add(name)
             if other.recheck_at is not None and now >= other.recheck_at:
-                self._recheck(other)
+                self._recheck(other, now)
         for name in sorted(wanted):
             member = self._members.get(name)
             if member is not None and now - member.asked_at >= probe_pause(member, self._settings):
@@ -162,9 +162,8 @@ class NodeList(Roster):
         if member is None or self._is_over:
             return ()
         member.settled()
-        if member.is_doubtful:
-            member.is_doubtful = False
-            member.recheck_at = now + RECHECK + RECHECKS * self._random()
+        if member.doubtful_since is not None and member.recheck_at is None:
+            self._recheck_later(member, now)
         member.answered_at = now
         member.failures = member.refusals = member.spare = 0
         if release:
@@ -177,6 +176,8 @@ class NodeList(Roster):
         self._learn_kind(member, now)
         if member.was_asked_only:  # now we know what fits
             member.was_alone = all(line.name == name for line in lines)
+            if not self._own.isdisjoint(line.name for line in lines):
+                self._had_us(member, now)
             self._heard_list(member, lines, length, now, is_complete=False)
             if self._is_its_turn(member, now):
                 self._ask(member, now, member.hops, must=True)
@@ -215,7 +216,7 @@ class NodeList(Roster):
         member = self._members.get(name)
         if member is None or self._is_over:
             return ()
-        member.is_doubtful = True
+        member.doubt()
         if not self._has_answered_since(member, now, sent_at):
             member.settled()
             member.refusals = 0
@@ -232,7 +233,7 @@ class NodeList(Roster):
         member = self._members.get(name)
         if member is None or self._is_over:
             return ()
-        member.is_doubtful = True
+        member.doubt()
         if self._has_answered_since(member, now, sent_at):
             return ()
         if self._settings.fail_count_enabled and member.is_active:
@@ -371,6 +372,14 @@ class NodeList(Roster):
         member.listed = None
         self._effects.append(NodeRestarted(member.as_node()))
 
+    def _had_us(self, member: Member, now: float) -> None:
+        """
+        It knows us from before we were started. What it told us then may still come, although it is not true any more,
+        and what we have told it alone nobody else knows.
+        """
+        member.doubtful_since = now
+        self._recheck_later(member, now)
+
     def _hearsay(self, lines: Iterable[NodeLine], sender: NodeName | None, now: float, forward: int) -> None:
         for name, status in lines:
             if name == sender or name in self._own:
@@ -420,10 +429,13 @@ class NodeList(Roster):
             member.was_lost = False
             self._effects.append(Sync(member.as_node(), is_repair=True))
 
-    def _recheck(self, member: Member) -> None:
-        member.recheck_at = None
-        if member.is_active and member.kind == "kamailio" and self.local in (member.listed or ()):
-            self._effects.append(Sync(member.as_node(), is_again=True))
+    def _recheck_later(self, member: Member, now: float) -> None:
+        member.recheck_at = now + RECHECK + RECHECKS * self._random()
+
+    def _recheck(self, member: Member, now: float) -> None:
+        since, member.doubtful_since, member.recheck_at = member.doubtful_since, None, None
+        if since is not None and member.is_active and member.kind == "kamailio":
+            self._effects.append(Recheck(member.as_node(), min(now - since, self._settings.forget_after)))
 
     def _learn_kind(self, member: Member, now: float, may_be_new: bool = False) -> None:
         """

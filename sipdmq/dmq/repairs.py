@@ -20,7 +20,7 @@ from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.heirs import Claim, Heirs
 from sipdmq.dmq.hello import decode_verb, encode_verb
 from sipdmq.errors import UnreachableError
-from sipdmq.interfaces.replication import IRepairer, IRestorer
+from sipdmq.interfaces.replication import IRepairer, IRestorer, ISynced
 from sipdmq.records import ChannelMessage, ClusterNode, NodeName, NodeStatus
 from sipdmq.sip.message import Response
 
@@ -87,7 +87,11 @@ class Repairs:
         too: whoever tells it everything may have missed that.
         """
         log.info("{node} was started anew", node=str(node.name))
-        self._hand_over(node, str(node.name), self._clock.seconds() - self._lost_since(node, answered_at))
+        since = self._lost_since(node, answered_at)
+        known = self.heirs.lost_since(node.name)  # it may have been away, and have answered again meanwhile
+        if known is not None:
+            since = min(since, known)
+        self._hand_over(node, str(node.name), self._clock.seconds() - since)
         self.lost(node, answered_at)
         self.returned(node)
 
@@ -104,9 +108,32 @@ class Repairs:
         now = self._clock.seconds()
         for node in self._nodes():
             if node.status is NodeStatus.ACTIVE and not node.is_local and not node.is_sipdmq:
-                self.heirs.overslept(now, node.name, now - late - self.reach)
+                self.heirs.missed(now, node.name, now - late - self.reach)
                 self._restore(node, late + self.reach)
         self.look()
+
+    def missed(self, node: ClusterNode, age: float) -> None:
+        """
+        What an active Kamailio has told in the last C{age} seconds has not come here. It is asked itself, too, but does
+        not say what it has removed: who has heard that does.
+        """
+        now = self._clock.seconds()
+        self.heirs.missed(now, node.name, now - age - self.reach)
+        self.look()
+
+    def recheck(self, node: ClusterNode, age: float) -> None:
+        """
+        An active Kamailio may have missed what we have told in the last C{age} seconds, and we what it has.
+        """
+        self.missed(node, age)
+
+        def tell(peer: Any) -> None:
+            if IRestorer.providedBy(peer):
+                peer.restore(node, age + self.reach)
+            else:
+                peer.taken_back(node)
+
+        self._channels.tell(tell, ISynced)
 
     def _restore(self, node: ClusterNode, age: float) -> None:
         self._channels.tell(lambda peer: peer.restore(node, age), IRestorer)

@@ -207,7 +207,8 @@ class SyncedPeer:
         """
         See L{ISynced.older_met}.
         """
-        self.newcomer.older_met(node)
+        if self._asks:
+            self.newcomer.older_met(node)
 
     def node_down(self, node: ClusterNode) -> None:
         """
