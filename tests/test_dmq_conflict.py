@@ -105,6 +105,21 @@ class OrderTests(SynchronousTestCase):
             self.assertEqual(run(first, each), Merged(first))
             self.assertIs(run(first, each).records, first)
 
+    def test_one_change_under_two_names_is_whose_it_was(self) -> None:
+        """
+        A Kamailio sends it back by the name that it has for the contact, to one node perhaps: it does not repair others.
+        """
+        for ours, echo, teller in (
+            (record("r1"), record("r2", told_by="K"), ""),
+            (record("r2"), record("r1", told_by="K"), ""),
+            (record("r1", told_by="B"), record("r2", told_by="K"), "B"),
+            (record("r1"), record("r2", told_by="K", cseq=6), "K"),
+            (record("r1"), record("r2", told_by="K", last_modified=EPOCH + 1), "K"),
+            (record("r1"), gone("r2", told_by="K"), "K"),
+        ):
+            (kept,) = run([ours], echo).records
+            self.assertEqual((kept.ruid, kept.told_by), (max(ours, echo, key=lambda each: each.ruid).ruid, teller))
+
     def test_another_contact_is_another_record(self) -> None:
         self.assertEqual(len(run([record()], record("r2", "sip:a@h2")).records), 2)
 

@@ -392,6 +392,17 @@ class SyncTests(NodeListTests):
         nodes.timed_out(30.0, A)
         self.assertNotIn(Recheck, kinds(nodes.probe(60.0)))
 
+    def test_one_that_has_us_when_we_start_is_asked_again_later(self) -> None:
+        """
+        We were here before: what it told us then may still come, true or not.
+        """
+        for knows_us in (True, False):
+            nodes = self.make(A)
+            nodes.answered(1.0, A, lines(A, B, *([US] if knows_us else [])), KAMAILIO)
+            nodes.answered(2.0, A, lines(A, B, US), KAMAILIO)
+            found = [each.age for each in nodes.probe(36.0) if isinstance(each, Recheck)]
+            self.assertEqual(found, [35.0] if knows_us else [])
+
     def test_nor_one_that_is_silent_once_more(self) -> None:
         nodes = self.with_kamailio()
         nodes.timed_out(20.0, A, 12.0)

@@ -16,8 +16,8 @@ from sipdmq.dmq.repairs import REACH, VERB, Repairs
 from sipdmq.records import Binding, ChannelMessage, ClusterNode, NodeName, Protocol, Source
 from sipdmq.sip.message import Response
 from tests.dmq_network import DMQNetwork, address
-from tests.fakes import UDP
-from tests.usrloc_node import HERE, KAMAILIO, OURS, UsrlocTestCase, update
+from tests.fakes import UDP, pump
+from tests.usrloc_node import HERE, KAMAILIO, OURS, FakeResponse, UsrlocTestCase, update
 
 
 def register(user: str, cseq: int = 1, expires: int = 600) -> bytes:
@@ -234,21 +234,50 @@ def question(sender: ClusterNode | None) -> ChannelMessage:
     return ChannelMessage("sipdmq", sender, Source(Protocol.UDP, address(2), 5060, UDP), "application/json", b"")
 
 
-class OversleptTests(UsrlocTestCase):
+class MissedTests(UsrlocTestCase):
     """
-    This process was stopped: what it knows of a Kamailio is old.
+    What this node knows of another is old.
     """
 
-    def test_others_and_the_kamailio_are_asked_and_the_kamailio_is_told_nothing(self) -> None:
-        asked: list[tuple[NodeName, dict[str, Any]]] = []
-
+    def make_repairs(self, asked: list[tuple[NodeName, dict[str, Any]]]) -> Repairs:
         def send(node: NodeName, body: bytes) -> Deferred[Response]:
             asked.append((node, json.loads(body)[VERB]))
             return Deferred()
 
         channels = Channels()
         channels.add(self.peer)
-        repairs = Repairs(self.clock, HERE, channels, send, lambda: (OURS, KAMAILIO), 8.0)
+        return Repairs(self.clock, HERE, channels, send, lambda: (OURS, KAMAILIO), 8.0)
+
+    def test_a_kamailio_that_was_cut_off_is_asked_and_told_and_others_are_asked(self) -> None:
+        asked: list[tuple[NodeName, dict[str, Any]]] = []
+        repairs = self.make_repairs(asked)
+        self.clock.advance(40)
+        self.receive(update(self.form, "theirs", last_modified=int(self.now()) - 20), OURS)
+        self.cluster.put_ones.clear()
+        repairs.recheck(KAMAILIO, 30.0)
+        self.assertEqual(asked, [(OURS.name, {"node": str(KAMAILIO.name), "age": int(30 + 8 + REACH) + 1})])
+        ((_, name, _, answer),) = self.cluster.asked
+        self.assertEqual((name, self.cluster.put_ones), (KAMAILIO.name, []))
+        answer.callback(FakeResponse(200))
+        pump(self.clock, 3)
+        self.assertEqual([node for node, _, _ in self.cluster.put_ones], [KAMAILIO.name])
+
+    def test_who_was_started_anew_while_it_was_away_gets_back_what_it_told_before(self) -> None:
+        repairs = self.make_repairs([])
+        repairs.returned(OURS)
+        self.clock.advance(100)
+        self.receive(update(self.form, "theirs", last_modified=int(self.now())), OURS)
+        repairs.lost(OURS, self.clock.seconds())
+        self.clock.advance(60)
+        self.cluster.put_ones.clear()
+        repairs.returned(OURS)
+        repairs.restarted(OURS, self.clock.seconds())  # it has just answered
+        pump(self.clock, 1)
+        self.assertEqual([node for node, _, _ in self.cluster.put_ones], [OURS.name])
+
+    def test_who_was_stopped_asks_others_and_the_kamailio_and_tells_that_one_nothing(self) -> None:
+        asked: list[tuple[NodeName, dict[str, Any]]] = []
+        repairs = self.make_repairs(asked)
         self.receive(update(self.form, "theirs", last_modified=int(self.now())))
         self.clock.advance(12)
         self.cluster.put_ones.clear()

@@ -454,6 +454,23 @@ class NewcomerTests(UsrlocTestCase):
         self.peer.taken_back(KAMAILIO)
         self.assertEqual(len(self.asked()), 3)
 
+    def test_an_older_one_of_ours_is_asked_where_only_a_kamailio_was_there(self) -> None:
+        """
+        This node was started when it was cut off from that one; the Kamailio may have been started then, too.
+        """
+        self.cluster.members = [KAMAILIO]
+        self.peer.start(True)
+        self.peer.node_joined(KAMAILIO)
+        self.answer()
+        self.peer.older_met(OURS)
+        self.assertEqual(self.asked(), [KAMAILIO.name.host])  # not before it knows what the Kamailio has
+        pump(self.clock, 5)
+        self.cluster.members = [KAMAILIO, OURS]
+        for _ in range(2):
+            self.peer.older_met(OURS)
+            self.receive(encode_sync_end(0), OURS)
+        self.assertEqual(self.asked(), [KAMAILIO.name.host, OURS.name.host])
+
     def test_one_that_is_gone_by_then_is_not(self) -> None:
         self.peer.start(True)
         self.peer.node_joined(OURS)
@@ -476,6 +493,7 @@ class NoSyncTests(UsrlocTestCase):
         self.peer.start(True)
         self.peer.node_joined(OURS)
         self.peer.taken_back(KAMAILIO)
+        self.peer.older_met(OURS)
         self.assertEqual((self.cluster.asked, self.peer.readiness.is_ready), ([], True))
 
 
