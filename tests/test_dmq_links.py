@@ -72,6 +72,26 @@ class LinkTests(TransactionTestCase):
         self.assertEqual((str(target), target.fixed, target.listener), ("udp:198.51.100.10:5060", True, UDP))
         self.assertEqual(self.bodies(), [b"1"])
 
+    def test_what_gathers_leaves_when_the_node_has_answered_or_after_a_while(self) -> None:
+        limits = OutboxLimits(batch_changes=3, batch_window=0.002)
+        link = Link(self.clock, NODE, self.sender, self.channels, limits, True, lambda name, sent_at: None)
+        self.peer.batch_contacts = 3  # type: ignore[attr-defined]
+        for is_answered, waits in ((True, 0.002), (False, 0.008)):
+            link.put("c", "a", b"1")
+            request = self.transport.last
+            link.put("c", "b", b"2")
+            self.assertEqual(self.bodies(), [b"1"])
+            self.clock.advance(0.001)
+            if is_answered:
+                self.receive(answer(request, 200))
+            self.assertEqual(self.bodies(), [])
+            self.clock.advance(waits - 0.0015)
+            self.assertEqual(self.bodies(), [])
+            self.clock.advance(0.0006)
+            self.assertEqual(self.bodies(), [b"2"])
+            self.clock.advance(10)
+            self.bodies()
+
     def test_the_next_of_a_key_leaves_with_the_answer(self) -> None:
         self.link.put("c", "a", b"1")
         self.link.put("c", "a", b"2")

@@ -155,12 +155,26 @@ class BatchTests(SynchronousTestCase):
     def test_an_idle_box_sends_at_once_and_a_busy_one_gathers(self) -> None:
         box = make(batch_changes=3, batch_window=0.002)
         box.put("a", b"1", 0)
-        self.assertEqual(keys(box.take(10, ROOM)), ("a",))
+        first = box.take(10, ROOM)
+        self.assertEqual(keys(first), ("a",))
+        box.done(first.number, Outcome.TAKEN, 10)
         box.put("b", b"1", 0)
         self.assertIsNone(box.take(10, ROOM))
         self.assertEqual(box.next_at(10), 10.002)
         box.put("c", b"1", 0)
         self.assertEqual(keys(box.take(10.002, ROOM)), ("b", "c"))
+
+    def test_it_gathers_longer_while_the_node_has_not_answered(self) -> None:
+        box = make(batch_changes=4, batch_window=0.002)
+        box.put("a", b"1", 0)
+        first = box.take(10, ROOM)
+        box.put("b", b"1", 0)
+        self.assertIsNone(box.take(10.007, ROOM))
+        self.assertEqual(box.next_at(10.007), 10.008)
+        box.done(first.number, Outcome.TAKEN, 10.007)
+        self.assertEqual(keys(box.take(10.007, ROOM)), ("b",))
+        box.put("c", b"1", 0)
+        self.assertEqual(keys(box.take(10.015, ROOM)), ("c",))
 
     def test_a_full_one_does_not_wait(self) -> None:
         box = make(batch_changes=2, batch_window=1)

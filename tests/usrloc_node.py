@@ -92,6 +92,9 @@ class FakeCluster:
     def answers_for(self, told_by: str) -> bool:
         return not told_by or told_by in self.inherited
 
+    def has_lost(self) -> bool:
+        return bool(self.inherited or self.passed_on or self.heirs)
+
     def passes_on(self, told_by: str) -> bool:
         return told_by in self.passed_on
 

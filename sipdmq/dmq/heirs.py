@@ -237,6 +237,12 @@ class Heirs:
 
     # what follows
 
+    def __len__(self) -> int:
+        """
+        How many nodes were lost of late: where there are none, L{passes_on} and L{teller_to_all} say nothing.
+        """
+        return len(self._losses)
+
     def teller_to_all(self, now: float, told_by: str) -> NodeName | None:
         """
         Whom to tell what a lost node says all the same, by a message that was late: its heir passes it on.

@@ -363,8 +363,13 @@ class Link:
             self._resume(channel)
         self._drained()
         at = box.next_at(now)
-        if at is not None and channel not in self._calls:
+        if at is None:
+            return
+        call = self._calls.get(channel)
+        if call is None:
             self._calls[channel] = self._clock.callLater(max(0.0, at - now), self._again, channel)
+        elif at < call.getTime():
+            call.reset(max(0.0, at - now))
 
     def _again(self, channel: str) -> None:
         del self._calls[channel]

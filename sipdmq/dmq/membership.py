@@ -145,6 +145,12 @@ class Membership:
         """
         return self.repairs.heirs.answers_for(told_by)
 
+    def has_lost(self) -> bool:
+        """
+        See L{IMembership.has_lost}.
+        """
+        return bool(self.repairs.heirs)
+
     def passes_on(self, told_by: str) -> bool:
         """
         See L{IMembership.passes_on}.

@@ -32,6 +32,12 @@ _SEPARATOR: Final = 16
 """Bytes that a fragment may cost in a message beside itself: a number, quotes, a comma."""
 
 
+PATIENCE: Final = 4
+"""
+Times C{batch_window} for which changes gather while an earlier message has no answer: the busier the node is, the fuller
+are the messages that it has to read.
+"""
+
 BACKLOG: Final = 4
 """Windows full of messages that may wait before a sync or a repair pauses: more only costs memory."""
 
@@ -146,6 +152,7 @@ class Outbox:
         self._size = 0
         self._number = 0
         self._open_at = 0.0  # the earliest time to send what does not fill a message
+        self._patient_until = 0.0  # that, while there are messages without an answer
         self._busy_until = 0.0
         self.dirty_since: float | None = None
         self.is_stopped = False
@@ -236,7 +243,7 @@ class Outbox:
             return None
         if self._sent_between:
             return None
-        if now < self._open_at and len(self._waiting) < self._limits.batch_changes:
+        if now < self._opens_at() and len(self._waiting) < self._limits.batch_changes:
             return None
         keys = tuple(islice(self._waiting, self._limits.batch_changes))
         groups = self._groups(keys)
@@ -250,7 +257,8 @@ class Outbox:
         self._number += 1
         self._sent[self._number] = (keys, groups, changes)
         self._sent_groups.update(groups)
-        self._open_at = max(self._open_at, now + self._limits.batch_window)
+        self._open_at = now + self._limits.batch_window
+        self._patient_until = now + PATIENCE * self._limits.batch_window
         return Batch(self._number, keys, tuple([change.fragment for change in changes]))
 
     def _take_all(self, keys: tuple[str, ...], groups: tuple[str, ...], room: int) -> tuple[_Change, ...]:
@@ -319,10 +327,13 @@ class Outbox:
         """
         When L{take} is to be asked again without anything having happened before; L{None}: it need not be.
         """
-        at = max(self._open_at, self._busy_until)
+        at = max(self._opens_at(), self._busy_until)
         if self._waiting and len(self._sent) < self._limits.window and now < at:
             return at
         return None
+
+    def _opens_at(self) -> float:
+        return self._patient_until if self._sent else self._open_at
 
     def done(self, number: int, outcome: Outcome, now: float) -> tuple[str, ...]:
         """
@@ -434,7 +445,7 @@ class Outbox:
         """
         self.is_stopped = False
         self._earlier.update(self._sent)
-        self._open_at = self._busy_until = 0.0
+        self._open_at = self._patient_until = self._busy_until = 0.0
 
 
 def _oldest(changes: Iterable[_Change]) -> float:

@@ -237,11 +237,14 @@ class UsrlocPeer(SyncedPeer):
             for node in self._membership.nodes()
             if not (node.is_sipdmq or node.is_local) and node.status is ACTIVE
         ]
+        # Nearly always nobody has to hear of what was merged.
+        is_quiet = not (kamailios or self._restores or self._membership.has_lost())
         for aor, records in by_aor.items():
             merging = Merging(records, now, self._limits, self._form.content)
             done = self._store.update(aor, merging.decide, Origin.REPLICATED)
             if done.called and isinstance(done.result, Update):  # from memory: nobody has to wait, or be called back
-                self._merged(done.result, merging, message, kamailios)
+                if merging.outcomes or not is_quiet:
+                    self._merged(done.result, merging, message, kamailios)
             else:
                 done.addCallback(self._merged, merging, message, kamailios)
                 waiting.append(done.addErrback(_failed, message))

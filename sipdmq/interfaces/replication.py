@@ -57,6 +57,13 @@ class IMembership(Interface):
         @return: C{bool}, for all that is known now.
         """
 
+    def has_lost():
+        """
+        Whether a node was lost of late; else L{passes_on} and L{teller_to_all} have nothing to say.
+
+        @return: C{bool}
+        """
+
     def passes_on(told_by):
         """
         Whether this node tells all others what it hears of a lost node's changes from somebody else.
