@@ -107,7 +107,7 @@ class OrderTests(SynchronousTestCase):
 
     def test_one_change_under_two_names_is_whose_it_was(self) -> None:
         """
-        A Kamailio sends it back by the name that it has for the contact, to one node perhaps: it does not repair others.
+        A Kamailio sends it back by the name that it has for the contact, to one node perhaps: it repairs nobody.
         """
         for ours, echo, teller in (
             (record("r1"), record("r2", told_by="K"), ""),

@@ -34,8 +34,8 @@ _SEPARATOR: Final = 16
 
 PATIENCE: Final = 4
 """
-Times C{batch_window} for which changes gather while an earlier message has no answer: the busier the node is, the fuller
-are the messages that it has to read.
+Times C{batch_window} for which changes gather while an earlier message has no answer: the busier the node is, the
+fuller are the messages that it has to read.
 """
 
 BACKLOG: Final = 4

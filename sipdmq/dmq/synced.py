@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -43,17 +43,21 @@ _KEPT_BODIES: Final = 64
 T = TypeVar("T")
 
 
-class ReadAhead(dict[bytes, T]):
+class ReadAhead(Generic[T]):
     """
-    Bodies that were read for their keys, and wait for their turn.
+    Bodies that were read for their keys, and wait for their turn. They are known by what they are, not by what is in
+    them: that would have to be hashed, 16 kB perhaps.
     """
 
     def __init__(self, decode: Callable[[bytes], T]) -> None:
         """
         @param decode: raises DecodeError.
         """
-        super().__init__()
         self._decode = decode
+        self._kept: dict[int, tuple[bytes, T]] = {}  # by the id of the body
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def read(self, body: bytes) -> T:
         """
@@ -62,9 +66,9 @@ class ReadAhead(dict[bytes, T]):
         @raise DecodeError: it cannot be read.
         """
         found = self._decode(body)
-        if len(self) >= _KEPT_BODIES:
-            self.pop(next(iter(self)))
-        self[body] = found
+        if len(self._kept) >= _KEPT_BODIES:
+            del self._kept[next(iter(self._kept))]
+        self._kept[id(body)] = body, found
         return found
 
     def take(self, body: bytes) -> T:
@@ -73,7 +77,8 @@ class ReadAhead(dict[bytes, T]):
 
         @raise DecodeError: as L{read}.
         """
-        return self.pop(body) if body in self else self._decode(body)
+        kept = self._kept.pop(id(body), None) if self._kept else None
+        return self._decode(body) if kept is None else kept[1]
 
 
 class Giver(Protocol):

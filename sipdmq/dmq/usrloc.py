@@ -193,7 +193,7 @@ class UsrlocPeer(SyncedPeer):
         stored (WIRE §13).
         """
         try:
-            actions = self._bodies.pop(message.body, None) or decode(message.body)
+            actions = self._bodies.take(message.body)
         except DecodeError as error:
             self._refused(message, error.reason)
             return BAD

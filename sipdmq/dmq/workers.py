@@ -39,7 +39,11 @@ JOB_SIZE: Final = 1000
 
 
 class _Job:
-    __slots__ = ("find_keys", "followers", "group", "keys", "run", "size", "waits_for")
+    """
+    @ivar is_lined_up: others find it by its keys, and wait for it.
+    """
+
+    __slots__ = ("find_keys", "followers", "group", "is_lined_up", "keys", "run", "size", "waits_for")
 
     def __init__(
         self, group: str, find_keys: Callable[[], Sequence[str]], run: Callable[[], Any], size: int
@@ -49,6 +53,7 @@ class _Job:
         self.keys: tuple[str, ...] = ()
         self.run = run
         self.size = size
+        self.is_lined_up = False
         self.waits_for = 0
         self.followers: list[_Job] = []
 
@@ -118,8 +123,8 @@ class Workers:
         Have something done.
 
         @param group: the channel: keys of different ones have nothing to do with one another.
-        @param keys: gives those of the records it is about, asked when its turn comes; none: it waits for all before
-            it, and all behind it for it. It must not raise.
+        @param keys: gives those of the records it is about, asked when its turn comes, or when it has begun and is not
+            done at once; none: it waits for all before it, and all behind it for it. It must not raise.
         @param run: does it; may give a Deferred. It has to report itself what goes wrong.
         @param size: bytes of its message.
         @return: whether it will be done; if not, there is too much already.
@@ -148,6 +153,7 @@ class Workers:
         """
         Put a job behind those that it has to wait for.
         """
+        job.is_lined_up = True
         job.keys = tuple(dict.fromkeys(job.find_keys()))
         group = self._groups.get(job.group)
         if group is None:
@@ -168,8 +174,6 @@ class Workers:
         for each in before:
             each.followers.append(job)
         job.waits_for = len(before)
-        if not before:
-            self._ready.append(job)
 
     def _look_soon(self) -> None:
         if self._call is None and not self._is_stopped:
@@ -193,7 +197,12 @@ class Workers:
                 turn -= 1
                 self._begin(self._ready.popleft())
             else:
-                self._line_up(self._arrived.popleft())
+                job = self._arrived.popleft()
+                if self._groups:
+                    self._line_up(job)
+                if not job.waits_for:
+                    turn -= 1
+                    self._begin(job)
             self._worked_at = self._clock.seconds()
             if self._worked_at > self._turn_ends_at:
                 break
@@ -212,6 +221,8 @@ class Workers:
             log.failure("a job of channel {channel} broke", channel=job.group)
             result = None
         if isinstance(result, Deferred):
+            if not job.is_lined_up:  # nobody was before it; that others may be behind it, shows only now
+                self._line_up(job)
             result.addErrback(self._broke, job)
             result.addCallback(self._finished, job)
         else:
@@ -225,6 +236,14 @@ class Workers:
         self._count -= 1
         self._size -= job.size
         self._done += 1
+        if job.is_lined_up:
+            self._step_aside(job)
+        if self._pause and (self._ready or self._arrived):
+            self._look_soon()
+        elif not self._is_looking:
+            self._look()
+
+    def _step_aside(self, job: _Job) -> None:
         group = self._groups[job.group]
         for key in job.keys:
             if group.tails.get(key) is job:
@@ -238,10 +257,6 @@ class Workers:
             follower.waits_for -= 1
             if not follower.waits_for:
                 self._ready.append(follower)
-        if self._pause and (self._ready or self._arrived):
-            self._look_soon()
-        elif not self._is_looking:
-            self._look()
 
     def stop(self) -> None:
         """
