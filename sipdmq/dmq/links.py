@@ -174,8 +174,10 @@ class Link:
         Take a change that was made here. A repair brings it, too: while one is due, the change is not kept.
         """
         box = self._boxes.get(channel)
-        if box is None or box.dirty_since is None or not IRepairer.providedBy(self._channels.find(channel)):
-            self.put(channel, key, fragment)
+        if box is None:
+            box = self._box(channel)
+        if box.dirty_since is None or not IRepairer.providedBy(self._channels.find(channel)):
+            self._put(channel, box, key, fragment, self._clock.seconds())
 
     def put(self, channel: str, key: str, fragment: bytes, age: float = 0.0) -> Deferred[None] | None:
         """
@@ -187,20 +189,22 @@ class Link:
         box = self._boxes.get(channel)
         if box is None:
             box = self._box(channel)
-        since = self._clock.seconds() - age
-        if not self._is_up:
-            box.forget(since)
-            return None
-        was_dirty = box.dirty_since is not None
-        if not box.put(key, fragment, since) and box.is_dirty and not was_dirty:
-            log.warn("too many changes wait for {node}: it will be repaired", node=str(self.node.name))
-        if not box.is_waiting and (channel not in self._calls or box.is_full):
-            self._pump(channel)  # else it will be, with an answer or when the changes have gathered
-        if len(box) < box.backlog:
+        self._put(channel, box, key, fragment, self._clock.seconds() - age)
+        if not self._is_up or len(box) < box.backlog:
             return None
         waiting: Deferred[None] = Deferred()
         self._pausing.setdefault(channel, []).append(waiting)
         return waiting
+
+    def _put(self, channel: str, box: Outbox, key: str, fragment: bytes, since: float) -> None:
+        if not self._is_up:
+            box.forget(since)
+            return
+        was_dirty = box.dirty_since is not None
+        if not box.put(key, fragment, since) and not was_dirty and box.is_dirty:
+            log.warn("too many changes wait for {node}: it will be repaired", node=str(self.node.name))
+        if (channel not in self._calls or box.is_full) and not box.is_waiting:
+            self._pump(channel)  # else it will be, with an answer or when the changes have gathered
 
     def is_under_way(self, channel: str, key: str) -> bool:
         """

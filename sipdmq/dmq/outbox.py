@@ -101,13 +101,11 @@ class Outcome(IntEnum):
     """No answer, or it could not be sent."""
 
 
-class _Change(NamedTuple):
-    """
-    @ivar since: when it was made, or the oldest that it stands for: seconds.
-    """
-
-    fragment: bytes
-    since: float
+_Change = tuple[bytes, float]
+"""
+Its fragment, and when it was made, or the oldest that it stands for: seconds. A plain tuple, as there is one for each
+change and node.
+"""
 
 
 class Outbox:
@@ -213,11 +211,11 @@ class Outbox:
             return False
         replaced = self._waiting.get(key)
         if replaced is not None and self._supersede is not None:
-            fragment = self._supersede(replaced.fragment, fragment)
+            fragment = self._supersede(replaced[0], fragment)
         size = len(fragment) + len(key) + _OVERHEAD
         if replaced is not None:
-            size -= len(replaced.fragment) + len(key) + _OVERHEAD
-            since = min(since, replaced.since)
+            size -= len(replaced[0]) + len(key) + _OVERHEAD
+            since = min(since, replaced[1])
         if self._size + size > self._limits.size or len(self._waiting) + (replaced is None) > self._limits.changes:
             self.forget(since)
             return False
@@ -228,7 +226,7 @@ class Outbox:
                 self._halves = deque(tuple(each for each in half if each != key) for half in self._halves)
             if self._place_of(fragment) is Place.BETWEEN:
                 self._between[key] = None
-        self._waiting[key] = _Change(fragment, since)
+        self._waiting[key] = fragment, since
         self._size += size
         return True
 
@@ -259,7 +257,7 @@ class Outbox:
         self._sent_groups.update(groups)
         self._open_at = now + self._limits.batch_window
         self._patient_until = now + PATIENCE * self._limits.batch_window
-        return Batch(self._number, keys, tuple([change.fragment for change in changes]))
+        return Batch(self._number, keys, tuple([fragment for fragment, _ in changes]))
 
     def _take_all(self, keys: tuple[str, ...], groups: tuple[str, ...], room: int) -> tuple[_Change, ...]:
         """
@@ -272,7 +270,7 @@ class Outbox:
         if self._halves or self._place_of is not None or not self._sent_groups.isdisjoint(groups):
             return ()
         changes = tuple([waiting[key] for key in keys])
-        size = sum([len(change.fragment) for change in changes])
+        size = sum([len(fragment) for fragment, _ in changes])
         if size + len(keys) * _SEPARATOR > room:
             return ()
         if len(keys) == len(waiting):
@@ -294,7 +292,7 @@ class Outbox:
                 return keys
         group_of = self._group_of
         chosen: list[str] = []
-        for key, change in self._waiting.items():
+        for key, (fragment, _) in self._waiting.items():
             if key in self._between:
                 if chosen or self._sent:
                     break
@@ -302,11 +300,11 @@ class Outbox:
                 return (key,)
             if self._sent_groups and (key if group_of is None else group_of(key)) in self._sent_groups:
                 continue
-            if self._place_of is not None and self._place_of(change.fragment) is not Place.BESIDE:
+            if self._place_of is not None and self._place_of(fragment) is not Place.BESIDE:
                 if chosen:
                     break
                 return (key,)
-            room -= len(change.fragment) + _SEPARATOR
+            room -= len(fragment) + _SEPARATOR
             if chosen and room < 0:
                 break
             chosen.append(key)
@@ -320,7 +318,7 @@ class Outbox:
     def _remove(self, key: str) -> _Change:
         change = self._waiting.pop(key)
         self._between.pop(key, None)
-        self._size -= len(change.fragment) + len(key) + _OVERHEAD
+        self._size -= len(change[0]) + len(key) + _OVERHEAD
         return change
 
     def next_at(self, now: float) -> float | None:
@@ -380,17 +378,17 @@ class Outbox:
             return ()
         newer = self._waiting
         self._waiting = {}
-        for key, change in zip(keys, changes):
+        for key, (fragment, since) in zip(keys, changes):
             if key not in newer:
-                self._waiting[key] = change
-                self._size += len(change.fragment) + len(key) + _OVERHEAD
+                self._waiting[key] = fragment, since
+                self._size += len(fragment) + len(key) + _OVERHEAD
                 continue
-            kept = newer[key]
+            kept, _ = newer[key]
             if self._supersede is not None:
-                fragment = self._supersede(change.fragment, kept.fragment)
-                self._size += len(fragment) - len(kept.fragment)
-                kept = kept._replace(fragment=fragment)
-            newer[key] = kept._replace(since=change.since)
+                superseding = self._supersede(fragment, kept)
+                self._size += len(superseding) - len(kept)
+                kept = superseding
+            newer[key] = kept, since
             if not self._between:  # else it stays behind what was put since
                 self._waiting[key] = newer.pop(key)
         back = tuple(self._waiting)
@@ -449,4 +447,4 @@ class Outbox:
 
 
 def _oldest(changes: Iterable[_Change]) -> float:
-    return min([change.since for change in changes], default=inf)
+    return min([since for _, since in changes], default=inf)
