@@ -45,7 +45,11 @@ class Expiry:
                 if not bucket:
                     del self._buckets[was]
         if due:
-            self._buckets.setdefault(due, set()).add(name)
+            bucket = self._buckets.get(due)
+            if bucket is None:
+                self._buckets[due] = {name}
+            else:
+                bucket.add(name)
             if self._call is None:
                 self._wait()
 

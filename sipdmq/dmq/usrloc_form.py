@@ -186,7 +186,8 @@ class UsrlocForm:
         if record.methods != ALL_METHODS:
             params += methods_text(record.methods)
         cflags = record.cflags if self._replicate_cflags == 1 else self._replicate_cflags
-        return Binding(
+        # So many arguments cost twice as much as one tuple of them.
+        return Binding._make((
             aor,
             record.ruid,
             contact,
@@ -214,7 +215,7 @@ class UsrlocForm:
             cflags,
             record.xavps,
             "" if record.by == self._node else record.by or sender,
-        )
+        ))
 
     def _socket(self, sock: str) -> str:
         if self._socket_info == 3:

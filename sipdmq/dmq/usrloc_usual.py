@@ -107,7 +107,7 @@ def _action(match: re.Match[str]) -> Usrloc | None:
     if expires > _UINT32 or cseq > _INT31 or last_modified > _LATEST or methods > _UINT32:
         return None
     agent = groups[7]
-    record = UsrlocRecord(
+    record = UsrlocRecord._make((  # half of what so many arguments cost
         groups[1],
         groups[2],
         groups[3],
@@ -128,7 +128,7 @@ def _action(match: re.Match[str]) -> Usrloc | None:
         "",
         "",
         groups[18] or "",
-    )
+    ))
     return UsrlocUpdate(record) if groups[0] == "1" else UsrlocRemove(record)
 
 

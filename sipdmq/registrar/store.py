@@ -100,9 +100,11 @@ class MemoryLocationStore:
         """
         now = self._now()
         before = self._records.get(aor, ())
-        if before and self._expires_at(before) <= now:
+        was = self._expires_at(before) if before else 0
+        if was and was <= now:
             self._expire(aor)
             before = self._records.get(aor, ())
+            was = self._expires_at(before) if before else 0
         try:
             after = tuple(decide(before))
         except Exception:  # noqa: BLE001 - it is the caller's, and reaches him by the Deferred
@@ -114,7 +116,7 @@ class MemoryLocationStore:
             after = tuple([b for b in after if b.expires_at > now])
         changes = _changes(before, after, origin)
         if changes:
-            self._put(aor, before, after)
+            self._put(aor, before, after, was)
             if self._listeners:
                 for change in changes:
                     self._tell(change)
@@ -128,15 +130,16 @@ class MemoryLocationStore:
                 # What is stored is stored, and the other listeners shall hear of it.
                 log.failure("a listener failed on {aor}", aor=change.binding.aor)
 
-    def _put(self, aor: str, before: tuple[Binding, ...], after: tuple[Binding, ...]) -> None:
+    def _put(self, aor: str, before: tuple[Binding, ...], after: tuple[Binding, ...], was: int) -> None:
         """
         Store the records of an AoR, and keep counts and buckets in step.
+
+        @param was: when the first of those before would have expired; 0: there were none.
         """
         if len(after) == 1 and not after[0].removed and (not before or (len(before) == 1 and not before[0].removed)):
             self._live += not before  # new, or the same one refreshed
         else:
             after = self._count(before, after)
-        was = self._expires_at(before) if before else 0
         if after:
             self._records[aor] = after
             due = self._expires_at(after)
@@ -187,7 +190,7 @@ class MemoryLocationStore:
                 for b in before
                 if b.known_until > now >= b.expires_at and not b.removed
             ])
-        self._put(aor, before, after)
+        self._put(aor, before, after, self._expires_at(before))
         for binding in before:
             if binding.expires_at <= now and not binding.removed:
                 self._tell(BindingChange(binding, binding, Origin.EXPIRED))
