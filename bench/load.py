@@ -187,6 +187,22 @@ class UserAgents:
             )
         return Messages(datagrams)
 
+    def query(self, user: int, cseq: int) -> bytes:
+        """
+        @return: a REGISTER without Contact: the answer lists what there is (RFC 3261 §10.3 step 8).
+        """
+        mark = os.urandom(8).hex()
+        return (
+            f"REGISTER sip:{self.domain} SIP/2.0\r\n"
+            f"Via: SIP/2.0/UDP {self._local};branch=z9hG4bK{mark};rport\r\n"
+            f"Max-Forwards: 70\r\n"
+            f"From: <sip:user{user:06d}@{self.domain}>;tag={mark}\r\n"
+            f"To: <sip:user{user:06d}@{self.domain}>\r\n"
+            f"Call-ID: {mark}\r\n"
+            f"CSeq: {cseq} REGISTER\r\n"
+            f"Content-Length: 0\r\n\r\n"
+        ).encode()
+
     def options(self, count: int) -> Messages:
         """
         Build OPTIONS requests of about 350 bytes each to the server itself.

@@ -86,7 +86,7 @@ def measure_delay(plan: Plan, kinds: tuple[str, ...]) -> Numbers:
         with asking.socket:
             asking.socket.settimeout(1.0)
             for user in range(DELAYS):
-                questions = [_question(asking, user, turn) for turn in range(200)]
+                questions = [asking.query(user, turn + 1) for turn in range(200)]
                 message = agents.registers(1, first_user=user)
                 run_load(agents, message).check()
                 start = time.perf_counter()
@@ -100,16 +100,3 @@ def measure_delay(plan: Plan, kinds: tuple[str, ...]) -> Numbers:
                 time.sleep(DELAY_PAUSE)
     delays.sort()
     return tuple(delays[min(len(delays) - 1, len(delays) * percent // 100)] for percent in (50, 99, 100))
-
-
-def _question(agents: UserAgents, user: int, turn: int) -> bytes:
-    """
-    @return: a REGISTER without Contact: the answer lists what there is (RFC 3261 §10.3 step 8).
-    """
-    host, port = agents.socket.getsockname()
-    mark = os.urandom(8).hex()
-    return (
-        f"REGISTER sip:{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/UDP {host}:{port};branch=z9hG4bK{mark};rport\r\n"
-        f"Max-Forwards: 70\r\nFrom: <sip:user{user:06d}@{DOMAIN}>;tag={mark}\r\nTo: <sip:user{user:06d}@{DOMAIN}>\r\n"
-        f"Call-ID: {mark}\r\nCSeq: {turn + 1} REGISTER\r\nContent-Length: 0\r\n\r\n"
-    ).encode()
