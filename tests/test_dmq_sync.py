@@ -399,6 +399,22 @@ class NewcomerTests(UsrlocTestCase):
         self.peer.node_up(late._replace(name=late.name._replace(host="192.0.2.14")))
         self.assertEqual(len(self.asked()), 2)
 
+    def test_one_that_seemed_to_be_new_is_asked_when_it_turns_out_to_be_older(self) -> None:
+        """
+        Who has lost all others looks for them as if he had just started.
+        """
+        self.cluster.members = [OURS]
+        self.peer.start(True)
+        self.peer.node_joined(OURS)
+        self.receive(encode_sync_end(0, is_partial=True), OURS)
+        late = OURS._replace(name=OURS.name._replace(host="192.0.2.13"))
+        self.cluster.members.append(late)
+        self.peer.node_up(late._replace(is_new=True))
+        self.peer.older_met(OURS)
+        self.assertEqual(self.asked(), [OURS.name.host])
+        self.peer.older_met(late)
+        self.assertEqual(self.asked(), [OURS.name.host, late.name.host])
+
     def test_but_not_for_ever(self) -> None:
         self.cluster.members = [OURS]
         self.peer.start(True)

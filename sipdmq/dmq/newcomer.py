@@ -226,10 +226,11 @@ class Newcomer:
 
     def older_met(self, node: ClusterNode) -> None:
         """
-        A node of ours was there before this one: what others were given here was not everything, nor, where no node
-        of ours has told it, what this one has.
+        A node of ours was there before this one: what others were given here was not everything, nor what this one has,
+        where no node of ours has told it, or one that was new itself.
         """
-        if self._donor is None and self.readiness.is_ready and (self._owed or not self._has_ours):
+        lacks = node.name not in self._asked and (self._is_wanting or not self._has_ours)
+        if self._donor is None and self.readiness.is_ready and (self._owed or lacks):
             self._asked.discard(node.name)
             self._next(node)
 
