@@ -384,6 +384,27 @@ class NewcomerTests(UsrlocTestCase):
         pump(self.clock, 60)
         self.assertEqual(len(self.asked()), 2)
 
+    def test_what_a_donor_has_that_is_gone_is_not_waited_for(self) -> None:
+        """
+        When it is back it is asked once more, started anew or not.
+        """
+        for is_new in (True, False):
+            self.setUp()
+            self.cluster.members = [OURS]
+            self.peer.start(True)
+            self.peer.node_joined(OURS)
+            self.answer()
+            self.cluster.members = []
+            self.peer.node_down(OURS)
+            self.assertTrue(self.peer.newcomer.is_complete)
+            pump(self.clock, 20)
+            self.cluster.members = [OURS]
+            self.assertFalse(self.peer.newcomer.is_complete)
+            self.peer.node_up(OURS._replace(is_new=is_new))
+            self.assertEqual(len(self.asked()), 2)
+            self.receive(encode_sync_end(0, is_partial=is_new), OURS)
+            self.assertTrue(self.peer.newcomer.is_complete)
+
     def test_after_newcomers_only_who_comes_later_is_asked_too(self) -> None:
         self.cluster.members = [OURS]
         self.peer.start(True)

@@ -149,7 +149,7 @@ class Newcomer:
         Whether this node has what there is, as far as it can know: one who had everything has sent it to the end. Where
         there are newcomers only, it has when nobody else has come for a while.
         """
-        if not self.readiness.is_ready or self._failed:
+        if not self.readiness.is_ready or self._failed_ones():
             return False
         return not self._is_wanting or self._clock.seconds() - self._started_at > self.WANTING
 
@@ -221,7 +221,8 @@ class Newcomer:
         """
         is_idle = self._donor is None and self.readiness.is_ready
         lacks = self._is_wanting or self._failed
-        if is_idle and lacks and not node.is_new and (node.name not in self._asked or node.name in self._failed):
+        is_due = node.name in self._failed or (node.name not in self._asked and not node.is_new)
+        if is_idle and lacks and is_due:
             self._next(node)
 
     def older_met(self, node: ClusterNode) -> None:
@@ -264,10 +265,13 @@ class Newcomer:
             self._check()
 
     def _check(self) -> None:
+        if self._donor is None:
+            return
         has_all = self._expected is not None and self._received >= self._expected
         is_late = self._clock.seconds() - self._asked_at > self.LONGEST
         if has_all:
             self._has_ours = True
+            self._failed.discard(self._donor.name)
             self._is_wanting = self._is_partial
             if not self._is_partial:
                 self._failed.clear()
@@ -312,9 +316,15 @@ class Newcomer:
         """
         Of the donors that have failed one that is there.
         """
-        failed = [node for node in self._candidates() if node.name in self._failed]
+        failed = self._failed_ones()
         if failed:
             self._next(failed[0])
+
+    def _failed_ones(self) -> list[ClusterNode]:
+        """
+        Those that are there: what others have is out of reach, until they are back.
+        """
+        return [node for node in self._candidates() if node.name in self._failed]
 
     def _fail(self) -> None:
         """
