@@ -43,11 +43,13 @@ COMPILED = (
     "sipdmq/proxy/best.py",
     "sipdmq/proxy/forward.py",
     "sipdmq/registrar/*.py",
+    "sipdmq/transaction/client.py",
     "sipdmq/transaction/completed.py",
     "sipdmq/transaction/deadlines.py",
     "sipdmq/transaction/keys.py",
     "sipdmq/transaction/layer.py",
     "sipdmq/transaction/server.py",
+    "sipdmq/transaction/targeted.py",
     "sipdmq/transport/layer.py",
 )
 

@@ -27,11 +27,12 @@ from sipdmq.sip.message import Message, Request, Response, response_to
 from sipdmq.sip.parser import KNOWN_METHODS
 from sipdmq.sip.timers import RequestTimers, TimerValues
 from sipdmq.sip.writer import format_message
-from sipdmq.transaction.client import ClientTransaction, Prepare, TargetedRequest
+from sipdmq.transaction.client import ClientTransaction
 from sipdmq.transaction.completed import CompletedTransactions
 from sipdmq.transaction.deadlines import Deadlines
 from sipdmq.transaction.keys import client_key, response_key, server_key
 from sipdmq.transaction.server import ServerTransaction
+from sipdmq.transaction.targeted import Prepare, TargetedRequest
 
 __all__ = ["TransactionLayer"]
 
