@@ -11,7 +11,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.envelope import length_limit
@@ -38,7 +38,6 @@ COMPLAINT_INTERVAL: Final = 60.0
 _OUTCOMES: Final = {404: Outcome.NO_CHANNEL, 503: Outcome.BUSY}
 
 
-@implementer(IClientUser)
 class _Sent:
     """
     A message out of an outbox that waits for its answer.
@@ -75,6 +74,9 @@ class _Sent:
         See L{IClientUser.unreachable}.
         """
         self._link.ended(self, None)
+
+
+classImplements(_Sent, IClientUser)
 
 
 class Link:

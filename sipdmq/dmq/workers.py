@@ -17,7 +17,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from sipdmq.interfaces.inspection import IInspectable
 
@@ -75,7 +75,6 @@ class _Group:
         self.since: dict[_Job, None] = {}
 
 
-@implementer(IInspectable)
 class Workers:
     """
     See the module. Kamailio's workers take jobs of one node in any order (WIRE §1); these do not.
@@ -268,3 +267,6 @@ class Workers:
         if self._call is not None:
             self._call.cancel()
             self._call = None
+
+
+classImplements(Workers, IInspectable)
