@@ -78,7 +78,7 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_one_that_was_there_while_we_were_stopped_is_asked_at_once(self) -> None:
-        self.restores.begin_now(KAMAILIO, 40)
+        self.restores.begin_asking(KAMAILIO, 40, is_whole=True)
         self.assertEqual(self.events, [("ask", KAMAILIO, 100)])
         self.assertTrue(self.restores.defers(KAMAILIO.name))
         pump(self.clock, QUIET)
@@ -88,7 +88,7 @@ class RestoreTests(SynchronousTestCase):
     def test_one_that_does_not_answer_that_is_not_told_what_is_old(self) -> None:
         answer: Deferred[bool] = Deferred()
         self.answers.append(answer)
-        self.restores.begin_now(KAMAILIO, 40)
+        self.restores.begin_asking(KAMAILIO, 40, is_whole=True)
         pump(self.clock, 8)
         self.assertEqual(self.events, [("ask", KAMAILIO, 100)])
         answer.callback(False)
@@ -96,8 +96,8 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_one_that_had_forgotten_us_meanwhile_is_asked_again(self) -> None:
-        self.restores.begin_now(KAMAILIO, 40)
-        self.restores.begin_now(KAMAILIO, 60)
+        self.restores.begin_asking(KAMAILIO, 40, is_whole=True)
+        self.restores.begin_asking(KAMAILIO, 60, is_whole=True)
         pump(self.clock, 1)
         for _ in range(2):
             self.assertTrue(self.restores.joined(KAMAILIO))
@@ -106,7 +106,7 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual(self.events, expected)
 
     def test_what_it_was_to_be_told_of_all_it_is_told_when_it_is_back(self) -> None:
-        self.restores.begin_now(KAMAILIO, 40)
+        self.restores.begin_asking(KAMAILIO, 40, is_whole=True)
         self.restores.lost(KAMAILIO)
         self.restores.begin(KAMAILIO, 50)
         pump(self.clock, WAIT)
@@ -117,8 +117,8 @@ class RestoreTests(SynchronousTestCase):
 
     def test_what_comes_before_the_answer_to_the_last_question_says_nothing(self) -> None:
         self.answers += [succeed(True), Deferred()]
-        self.restores.begin_now(KAMAILIO, 40)
-        self.restores.begin_now(KAMAILIO, 40, True)
+        self.restores.begin_asking(KAMAILIO, 40, is_whole=True)
+        self.restores.begin_asking(KAMAILIO, 40, is_whole=True, is_for_all=True)
         self.restores.records_received(KAMAILIO.name, 1000)
         pump(self.clock, QUIET + 1)
         self.assertEqual([event for event, *_ in self.events], ["ask", "ask"])
@@ -129,9 +129,9 @@ class RestoreTests(SynchronousTestCase):
         """
         first: Deferred[bool] = Deferred()
         self.answers += [first, succeed(True)]
-        self.restores.begin_now(KAMAILIO, 40)
+        self.restores.begin_asking(KAMAILIO, 40, is_whole=True)
         pump(self.clock, 1)
-        self.restores.begin_now(KAMAILIO, 40, True)
+        self.restores.begin_asking(KAMAILIO, 40, is_whole=True, is_for_all=True)
         self.assertTrue(self.restores.is_for_all(KAMAILIO.name))
         first.callback(False)
         pump(self.clock, QUIET)

@@ -84,26 +84,20 @@ class Restores:
         else:
             running.since = min(running.since, since)
 
-    def begin_asking(self, node: ClusterNode, age: float) -> None:
+    def begin_asking(
+        self, node: ClusterNode, age: float, is_whole: bool = False, is_for_all: bool = False
+    ) -> None:
         """
-        The same of a node that was there all the time as others see it, and has not answered this one for a while: it
-        lists us, so that it is asked at once.
+        The same of a node that was there all the time as others see it, and has not answered this one for a while, or
+        has told, or was told, what this one may have missed: it lists us, so that it is asked at once.
+
+        @param is_whole: later it is told what counts of all that anybody has changed, not only this node.
+        @param is_for_all: what it says may be news to all others, too.
         """
         self.begin(node, age)
         running = self._running[node.name]
-        if running.asked_at is None:
-            self._question(running)
-
-    def begin_now(self, node: ClusterNode, age: float, is_for_all: bool = False) -> None:
-        """
-        A node that was there all the time has told, or was told, what this one may have missed: it is asked at once,
-        and later told what counts of all that anybody has changed in the last C{age} seconds.
-
-        @param is_for_all: so may all others.
-        """
-        self.begin(node, age)
-        running = self._running[node.name]
-        self._whole.add(node.name)
+        if is_whole:
+            self._whole.add(node.name)
         running.is_for_all = running.is_for_all or is_for_all
         if running.asked_at is None or is_for_all:  # it may have been told something after the first question
             self._question(running)

@@ -330,7 +330,7 @@ class UsrlocPeer(SyncedPeer):
         """
         See L{IRestorer.restore}.
         """
-        self._restores.begin_now(node, age, is_for_all)
+        self._restores.begin_asking(node, age, is_whole=True, is_for_all=is_for_all)
 
     def exchange(self, node: ClusterNode) -> None:
         """
@@ -338,7 +338,7 @@ class UsrlocPeer(SyncedPeer):
         """
         if self._config.sync:
             self.newcomer.is_told_by(node)
-            self._restores.begin_now(node, inf)
+            self._restores.begin_asking(node, inf, is_whole=True)
 
     def _put_record(self, node: ClusterNode, binding: Binding, age: float) -> Any:
         full = None
