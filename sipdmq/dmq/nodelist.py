@@ -6,8 +6,6 @@ The rules are Kamailio's (WIRE §2 to §4) with these differences:
   - A member speaks of itself only. What it says of another makes us ask that one, whose answer counts: so one that we
     found dead does not come back because somebody has not noticed yet, and nobody can talk others out of the cluster.
   - A disabled node is kept and pinged; it is forgotten after C{forget_after}, unless it is configured.
-  - A sync is asked of a node that lists us: another would answer to everybody but us. That covers the start, the
-    return after we had lost everybody, and a Kamailio that took us for gone and takes us back.
   - A Kamailio is told of no more nodes than it can hold (L{sipdmq.dmq.lines}). Which ones is chosen alike by every
     sipdmq node, and a node that is not chosen does not list itself to it either.
 """
@@ -17,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sipdmq.dmq.effects import Effect, NodeRestarted, Recheck, SayHello, SendList, Sync
+from sipdmq.dmq.effects import Effect, NodeRestarted, SayHello, SendList
 from sipdmq.dmq.lines import NodeLine, format_line, line_length
 from sipdmq.dmq.members import NEVER, Member, probe_pause, status_after_timeout
-from sipdmq.dmq.roster import Roster
+from sipdmq.dmq.syncs import Syncs
 from sipdmq.records import NodeName, NodeStatus
 
 __all__ = ["NodeList"]
@@ -36,18 +34,11 @@ KAMAILIO_PATIENCE: Final = 10.0
 """Seconds after its last answer in which a Kamailio is asked whether it is still there."""
 BEGINNING: Final = 10.0
 """Seconds since it became active in which a Kamailio's question for everything is the one of that beginning."""
-RECHECK: Final = 32.0
-"""
-Seconds after it was cut off in which a Kamailio takes us for gone once more: when what it had told meanwhile fails,
-after its fr_timer, 30 s. Whoever asks it first then is taken back, and cannot see that something was told without him.
-"""
-RECHECKS: Final = 4.0
-"""Seconds over which those spread that ask again."""
 MAX_REFUSALS: Final = 5
 """So often a node that refuses us is probed; then only pinged. It may not have heard of us yet."""
 
 
-class NodeList(Roster):
+class NodeList(Syncs):
     """
     The node list of one node. Each method that takes C{now} (seconds, never going back) returns what is to be done, in
     that order.
@@ -362,24 +353,6 @@ class NodeList(Roster):
         self._learn_kind(member, now, may_be_new=hops >= MAX_HOPS)
         return member.status is not was
 
-    def _restarted(self, member: Member, now: float) -> None:
-        """
-        A Kamailio has just started, or lost everybody: either way it may have told what not all have heard, and may
-        have been told something before it knew of us: it is asked when it lists us.
-        """
-        member.began_at = now
-        member.was_lost = True
-        member.listed = None
-        self._effects.append(NodeRestarted(member.as_node()))
-
-    def _had_us(self, member: Member, now: float) -> None:
-        """
-        It knows us from before we were started. What it told us then may still come, although it is not true any more,
-        and what we have told it alone nobody else knows.
-        """
-        member.doubtful_since = now
-        self._recheck_later(member, now)
-
     def _hearsay(self, lines: Iterable[NodeLine], sender: NodeName | None, now: float, forward: int) -> None:
         for name, status in lines:
             if name == sender or name in self._own:
@@ -396,46 +369,6 @@ class NodeList(Roster):
                 if not member.is_active:
                     member.forward = max(member.forward, forward)
                 self._ask_in_turn(member, now)
-
-    def _heard_list(
-        self, member: Member, lines: Iterable[NodeLine], length: int, now: float, is_complete: bool
-    ) -> None:
-        """
-        @param is_complete: it knew of us when it wrote that.
-        """
-        member.listed_at = now
-        member.told = frozenset()
-        listed = frozenset(name for name, status in lines if status is ACTIVE)
-        member.excess = max(0, length - sum(map(line_length, listed)))
-        lists_us = not self._own.isdisjoint(listed)
-        member.listed = listed - self._own | {self.local} if lists_us else listed
-        if not lists_us and is_complete and not member.is_sipdmq:
-            member.omits_us = True
-        self._consider_sync(member)
-
-    def _consider_sync(self, member: Member) -> None:
-        if not member.is_active or not member.kind:
-            return
-        if not member.is_sipdmq and (member.listed is None or self.local not in member.listed):
-            return
-        is_mutual = member.was_alone and not member.is_sipdmq
-        member.was_alone = False
-        is_first = not self._synced if self._settings.init_with_single else member.kind not in self._synced
-        if is_first or member.omits_us or is_mutual:
-            self._synced.add(member.kind)
-            self._effects.append(Sync(member.as_node(), is_mutual=is_mutual, is_again=member.omits_us))
-            member.omits_us = member.was_lost = False
-        elif member.was_lost:
-            member.was_lost = False
-            self._effects.append(Sync(member.as_node(), is_repair=True))
-
-    def _recheck_later(self, member: Member, now: float) -> None:
-        member.recheck_at = now + RECHECK + RECHECKS * self._random()
-
-    def _recheck(self, member: Member, now: float) -> None:
-        since, member.doubtful_since, member.recheck_at = member.doubtful_since, None, None
-        if since is not None and member.is_active and member.kind == "kamailio":
-            self._effects.append(Recheck(member.as_node(), min(now - since, self._settings.forget_after)))
 
     def _learn_kind(self, member: Member, now: float, may_be_new: bool = False) -> None:
         """
