@@ -70,6 +70,18 @@ class DonorTests(DonorTestCase):
         pump(self.clock, 1)
         self.assertEqual(self.sent(), ["end"])
 
+    def test_what_waits_is_sent_as_to_the_node_that_it_has_turned_out_to_be(self) -> None:
+        """
+        Only to one of ours is said who has told a record.
+        """
+        self.receive(update(self.form, "theirs"), KAMAILIO)
+        for unknown, known in ((OURS._replace(is_sipdmq=False), OURS), (OURS, OURS._replace(is_sipdmq=False))):
+            self.cluster.put_ones.clear()
+            self.peer.repair(unknown, 10)
+            self.peer.hand_over(known, str(KAMAILIO.name), 60)
+            pump(self.clock, 1)
+            self.assertEqual([change.by for _, _, change in self.cluster.put_ones], [str(KAMAILIO.name)])
+
     def test_an_empty_store_sends_nothing(self) -> None:
         self.receive(SYNC_REQUEST)
         pump(self.clock, 1)

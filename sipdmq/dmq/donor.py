@@ -95,6 +95,7 @@ class Donor:
         self._batch_size = batch_size
         self._pause = batch_usleep / 1_000_000
         self._running: dict[NodeName, _Running] = {}
+        self._nodes: dict[NodeName, ClusterNode] = {}  # those, as they were known when they were served last
         self._queues: dict[NodeName, dict[str, float]] = {}
         self._postponed: dict[NodeName, Errand] = {}
         self._served_at: dict[NodeName, float] = {}
@@ -118,30 +119,34 @@ class Donor:
         """
         errand = repeated(errand, node)
         running = self._running.get(node.name)
+        if node.is_sipdmq or not self._nodes.get(node.name, node).is_sipdmq:
+            self._nodes[node.name] = node  # what it is may have come out since
         if running is None:
-            self._begin(node, errand)
+            self._begin(node.name, errand)
         elif errand.kind not in SYNCS or running.errand.kind not in SYNCS:
             queue = self._queues.setdefault(node.name, {})
             queue[errand.kind] = min(errand.since, queue.get(errand.kind, errand.since))
             if self.is_idempotent and running.errand.kind == REPAIR and errand.kind in SYNCS:
                 queue[REPAIR] = min(running.errand.since, queue.get(REPAIR, inf))
                 running.stop()
-                self._go_to_next(node)
+                self._go_to_next(node.name)
 
-    def _begin(self, node: ClusterNode, errand: Errand) -> None:
+    def _begin(self, name: NodeName, errand: Errand) -> None:
+        node = self._nodes[name]
         if errand.kind == SYNC_OF_OURS:
-            node = node._replace(is_sipdmq=True)  # before its hello has come
-        running = self._running[node.name] = _Running(errand, self._run(node, errand))
+            node = self._nodes[name] = node._replace(is_sipdmq=True)  # before its hello has come
+        running = self._running[name] = _Running(errand, self._run(node, errand))
         self._later(node, running, 0)
 
-    def _go_to_next(self, node: ClusterNode) -> None:
+    def _go_to_next(self, name: NodeName) -> None:
         """
         Begin what waits, if anything does.
         """
-        queue = self._queues.pop(node.name, {})
-        self._running.pop(node.name, None)
-        self._served_at[node.name] = self._clock.seconds()
+        queue = self._queues.pop(name, {})
+        self._running.pop(name, None)
+        self._served_at[name] = self._clock.seconds()
         if not queue:
+            del self._nodes[name]
             return
         kind = next(iter(queue))
         for each in SYNCS:  # it has all that a repair that waits would send, but for removals
@@ -150,14 +155,14 @@ class Donor:
                 queue[kind] = queue.pop(REPAIR)
         since = queue.pop(kind)
         if queue:
-            self._queues[node.name] = queue
-        self._begin(node, Errand(kind, since))
+            self._queues[name] = queue
+        self._begin(name, Errand(kind, since))
 
     def _cut_short(self, node: ClusterNode, running: _Running) -> None:
         """
         The node is gone, or something broke.
         """
-        del self._running[node.name]
+        del self._running[node.name], self._nodes[node.name]
         self._served_at[node.name] = self._clock.seconds()
         waiting = ((running.errand.kind, running.errand.since), *self._queues.pop(node.name, {}).items())
         owed = min(since for _, since in waiting)
@@ -182,6 +187,7 @@ class Donor:
         for running in self._running.values():
             running.stop()
         self._running.clear()
+        self._nodes.clear()
         self._queues.clear()
         self._postponed.clear()
 
@@ -201,7 +207,7 @@ class Donor:
             self._cut_short(node, running)
             return
         if step is self:
-            self._go_to_next(node)
+            self._go_to_next(node.name)
         elif isinstance(step, Deferred):
             step.addBoth(lambda _: self._later(node, running, 0))
         else:

@@ -68,6 +68,7 @@ class TableDonor:
             terminationPredicateFactory=lambda: lambda: True,
         )
         self._running: dict[NodeName, CooperativeTask[Any]] = {}
+        self._nodes: dict[NodeName, ClusterNode] = {}  # those, as they were known when they were served last
         self._waiting: dict[NodeName, dict[tuple[str, str], float]] = {}
         self._postponed: dict[NodeName, dict[tuple[str, str], float]] = {}
 
@@ -84,8 +85,10 @@ class TableDonor:
         queue = self._waiting.setdefault(node.name, {})
         kind = (errand.kind, table)
         queue[kind] = min(errand.since, queue.get(kind, errand.since))
+        if node.is_sipdmq or not self._nodes.get(node.name, node).is_sipdmq:
+            self._nodes[node.name] = node  # what it is may have come out since
         if node.name not in self._running:
-            self._next(node)
+            self._next(node.name)
 
     def node_up(self, node: ClusterNode) -> None:
         """
@@ -102,20 +105,22 @@ class TableDonor:
         self._postponed.clear()
         self._cooperator.stop()
 
-    def _next(self, node: ClusterNode) -> None:
-        queue = self._waiting.get(node.name)
+    def _next(self, name: NodeName) -> None:
+        queue = self._waiting.get(name)
         if not queue:
-            self._waiting.pop(node.name, None)
+            self._waiting.pop(name, None)
+            self._nodes.pop(name, None)
             return
+        node = self._nodes[name]
         (kind, table) = next(iter(queue))
         errand = Errand(kind, queue.pop((kind, table)))
         task = self._cooperator.cooperate(self._run(node, errand, table))
-        self._running[node.name] = task
+        self._running[name] = task
         task.whenDone().addCallbacks(self._ended, self._failed, (node,), {}, (node, errand, table), {})
 
     def _ended(self, _: object, node: ClusterNode) -> None:
         self._running.pop(node.name, None)
-        self._next(node)
+        self._next(node.name)
 
     def _failed(self, failure: Any, node: ClusterNode, errand: Errand, table: str) -> None:
         """
@@ -125,6 +130,7 @@ class TableDonor:
         if failure.check(SchedulerStopped):
             return
         queue = self._waiting.pop(node.name, {})
+        self._nodes.pop(node.name, None)
         queue[errand.kind, table] = errand.since
         ages = [since for (kind, _), since in queue.items() if kind not in SYNCS]
         if ages:
