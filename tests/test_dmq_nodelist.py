@@ -370,15 +370,15 @@ class SyncTests(NodeListTests):
         """
         It takes us for gone then, and our next ping for our return: nothing of that is to be seen here.
         """
-        for lost in (NodeList.timed_out, NodeList.data_timed_out):
+        for lost, age in ((NodeList.timed_out, 34.0), (NodeList.data_timed_out, 45.0)):
             nodes = self.with_kamailio()
             nodes.answered(10.0, A, lines(A, US), KAMAILIO)
-            lost(nodes, 20.0, A, 9.0)  # that was sent before the answer, and shows the cut all the same
+            lost(nodes, 20.0, A, 11.0)
             nodes.answered(21.0, A, lines(A, US), KAMAILIO)
             nodes.answered(25.0, A, lines(A, US), KAMAILIO)
             self.assertNotIn(Recheck, kinds(nodes.probe(54.9)))
             found = [each for each in nodes.probe(55.0) if isinstance(each, Recheck)]  # 32 s, and half of the next 4
-            self.assertEqual(found, [Recheck(ClusterNode(A, ACTIVE, KAMAILIO), 45.0)])
+            self.assertEqual(found, [Recheck(ClusterNode(A, ACTIVE, KAMAILIO), age)])
             self.assertNotIn(Recheck, kinds(nodes.probe(57.0)))
 
     def test_not_one_that_is_gone_by_then_and_none_of_ours(self) -> None:
@@ -389,7 +389,7 @@ class SyncTests(NodeListTests):
             nodes.timed_out(20.0, name, 20.0)
             nodes.answered(21.0, name, lines(name, US), "")
         nodes.hello(22.0, B, "sipdmq 0.1.0")
-        nodes.timed_out(30.0, A)
+        nodes.notified(30.0, A, True, 1, lines(A, status=DISABLED), KAMAILIO)
         self.assertNotIn(Recheck, kinds(nodes.probe(60.0)))
 
     def test_one_that_has_us_when_we_start_is_asked_again_later(self) -> None:
@@ -405,13 +405,61 @@ class SyncTests(NodeListTests):
 
     def test_nor_one_that_is_silent_once_more(self) -> None:
         nodes = self.with_kamailio()
-        nodes.timed_out(20.0, A, 12.0)
+        nodes.data_timed_out(20.0, A, 12.0)
         nodes.answered(21.0, A, lines(A, US), KAMAILIO)
         nodes.data_timed_out(54.0, A, 46.0)
         self.assertNotIn(Recheck, kinds(nodes.probe(56.0)))
         nodes.answered(60.0, A, lines(A, US), KAMAILIO)
         (found,) = [each for each in nodes.probe(95.0) if isinstance(each, Recheck)]
         self.assertEqual(found.age, 95.0)
+
+    def test_of_one_that_was_lost_what_is_older_than_its_return_is_no_matter(self) -> None:
+        nodes = self.with_kamailio()
+        nodes.timed_out(20.0, A)
+        nodes.answered(3600.0, A, lines(A, US), KAMAILIO)
+        self.assertEqual([each.age for each in nodes.probe(3635.0) if isinstance(each, Recheck)], [35.0])
+
+    def test_an_answer_to_a_later_question_is_no_cut(self) -> None:
+        """
+        A question for everything takes a Kamailio long; who asks again for that would never end.
+        """
+        nodes = self.with_kamailio()
+        nodes.answered(50.0, A, lines(A, US), KAMAILIO)
+        for lost in (nodes.timed_out, nodes.data_timed_out):
+            lost(60.0, A, 0.0)
+        nodes.answered(61.0, A, lines(A, US), KAMAILIO)
+        self.assertNotIn(Recheck, kinds(nodes.probe(100.0)))
+
+    def test_one_that_is_cut_off_again_and_again_is_asked_seldom(self) -> None:
+        nodes = self.with_kamailio()
+        now, pauses = 0.0, []
+        for _ in range(9):
+            now += 20.0
+            nodes.data_timed_out(now, A, now)
+            begun = now = now + 1.0
+            nodes.answered(now, A, lines(A, US), KAMAILIO)
+            while Recheck not in kinds(nodes.probe(now)):
+                now += 1.0
+                nodes.answered(now, A, lines(A, US), KAMAILIO)
+            pauses.append(now - begun)
+        self.assertEqual(pauses, [34.0] * 3 + [66.0, 130.0, 258.0, 514.0, 514.0, 514.0])
+
+    def test_a_nearly_full_one_is_asked_again_all_the_same(self) -> None:
+        """
+        It is asked each time before it is told of us.
+        """
+        nodes = self.with_kamailio(A)
+        others = [udp(number) for number in range(10, 27)]
+        listed = lines(A, US, *others)
+        nodes.answered(1.0, A, listed, KAMAILIO)
+        for name in others:
+            nodes.notified(2.0, name, True, 1, lines(name), "")
+        nodes.data_timed_out(20.0, A, 20.0)
+        found = []
+        for second in range(21, 70):
+            found += [second for each in nodes.probe(second) if isinstance(each, Recheck)]
+            nodes.answered(second + 0.5, A, listed, KAMAILIO)
+        self.assertEqual(found, [56])
 
     def test_others_ask_for_everything_as_they_like(self) -> None:
         nodes = self.with_kamailio()

@@ -176,6 +176,36 @@ class BatchTests(SynchronousTestCase):
         box.put("c", b"1", 0)
         self.assertEqual(keys(box.take(10.015, ROOM)), ("c",))
 
+    def test_where_messages_are_lost_they_are_small(self) -> None:
+        box = make(batch_changes=16, window=2, repeated_after=0.1)
+
+        def sent(now: float, answered_after: float, outcome: Outcome = Outcome.TAKEN) -> list[int]:
+            for number in range(40):
+                box.put(f"k{number}", b"1", 0)
+            batches = [box.take(now, ROOM), box.take(now, ROOM)]
+            for batch in batches:
+                box.done(batch.number, outcome, now + answered_after)
+            return [len(batch.keys) for batch in batches]
+
+        self.assertEqual(sent(1, 0.09), [16, 16])
+        self.assertEqual(sent(2, 0.1), [16, 16])  # two of one trouble
+        self.assertEqual(sent(3, 8, Outcome.LOST), [8, 8])
+        for now, expected in ((12, 4), (14, 2), (16, 2)):
+            self.assertEqual(sent(now, 1), [expected, expected])
+        for now, expected in ((20, 2), (21, 3), (22, 4)):
+            self.assertEqual(sent(now, 0.01), [expected, expected])
+        box.returned()
+        self.assertEqual(sent(30, 0.01), [16, 16])
+
+    def test_one_change_is_no_sign_of_anything(self) -> None:
+        box = make(batch_changes=16, repeated_after=0.1)
+        for now in range(3):
+            box.put("a", b"1", 0)
+            box.done(box.take(now, ROOM).number, Outcome.LOST, now + 0.9)
+        for number in range(20):
+            box.put(f"k{number}", b"1", 0)
+        self.assertEqual(len(box.take(9, ROOM).keys), 16)
+
     def test_a_full_one_does_not_wait(self) -> None:
         box = make(batch_changes=2, batch_window=1)
         box.put("a", b"1", 0)

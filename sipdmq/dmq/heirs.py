@@ -265,8 +265,9 @@ class Heirs:
         loss = self._losses.get(told_by)
         if loss is None:
             return None
-        heir = self.heir_of(told_by)
-        return heir if loss.is_agreed else self._local
+        if loss.is_ours or not loss.is_agreed:
+            return self._local
+        return self.heir_of(told_by)
 
     def heir_of(self, told_by: str) -> NodeName:
         """

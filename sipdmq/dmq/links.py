@@ -163,8 +163,9 @@ class Link:
         if box is None:
             peer = self._channels.find(channel)
             batch = getattr(peer, "batch_contacts", self._limits.batch_changes)
+            after = inf if self.node.name.protocol.is_reliable else self._sender.timers.t1
             self._boxes[channel] = box = Outbox(
-                self._limits._replace(batch_changes=batch),
+                self._limits._replace(batch_changes=batch, repeated_after=after),
                 getattr(peer, "group_of", None),
                 getattr(peer, "place_of", None),
                 getattr(peer, "supersede", None),
@@ -410,7 +411,7 @@ class Link:
             self._done(channel, box, batch, Outcome.LOST, "")
             self._lost(self.node.name, sent.since)
         elif response.status < 300 or self._is_needless(channel, batch, response.status):
-            if self._clock.seconds() - sent.since >= self._sender.timers.t1 and not says_ours(self.node):
+            if self._clock.seconds() - sent.since >= self._sender.timers.t1 and self._has_copies:
                 self._settle(sent)
                 return
             self._done(channel, box, batch, Outcome.TAKEN, "")
@@ -421,6 +422,13 @@ class Link:
                 log.warn("{node} has no channel {channel}", node=str(self.node.name), channel=channel)
             self._done(channel, box, batch, outcome, f"{response.status} {response.reason}")
         self._pump(channel)
+
+    @property
+    def _has_copies(self) -> bool:
+        """
+        Whether what is sent again has its effect again.
+        """
+        return self._is_up and not says_ours(self.node) and not self.node.name.protocol.is_reliable
 
     def _settle(self, sent: _Sent) -> None:
         channel, box, batch = sent.channel, sent.box, sent.batch

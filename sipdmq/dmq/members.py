@@ -38,9 +38,11 @@ class Member:
     @ivar turn_at: when it may be told of somebody whom it does not list, as it is more than half full, seconds;
         L{None}: nothing is to be told, or that was not drawn yet.
     @ivar omits_us: it left us out of a list: it takes us for gone.
-    @ivar doubtful_since: it has left something unanswered: its last answer before that, seconds; L{None}: it has not,
-        or that was looked into.
+    @ivar doubtful_since: from when on it may have told something without us, or missed what we told, seconds: its last
+        answer before it left something unanswered, its return, our start; L{None}: it has not, or that was looked into.
     @ivar recheck_at: when that will be, seconds; L{None}: not before it has answered something.
+    @ivar rechecked_at: when it was looked into last, seconds.
+    @ivar rechecks: how often lately.
     @ivar was_lost: it is back, and is no node of ours that would repair what we have missed.
     @ivar start: of one of ours: what it says that tells one start of it from another.
     @ivar was_alone: it knew of nobody when we first asked it, without a word of ourselves: if it is a Kamailio, it will
@@ -50,8 +52,9 @@ class Member:
     __slots__ = (
         "_waiting", "answered_at", "asked_at", "began_at", "doubtful_since", "excess", "failed_at",
         "failures", "forward", "has_us", "hello_at", "hops", "is_configured", "kind", "line", "listed",
-        "listed_at", "name", "omits_us", "recheck_at", "refusals", "release", "seen", "since", "spare",
-        "start", "status", "told", "turn_at", "was_alone", "was_asked_only", "was_lost",
+        "listed_at", "name", "omits_us", "recheck_at", "rechecked_at", "rechecks", "refusals", "release",
+        "seen", "since", "spare", "start", "status", "told", "turn_at", "was_alone", "was_asked_only",
+        "was_lost",
     )
 
     def __init__(self, name: NodeName, now: float, is_configured: bool = False) -> None:
@@ -79,6 +82,8 @@ class Member:
         self.omits_us = False
         self.doubtful_since: float | None = None
         self.recheck_at: float | None = None
+        self.rechecked_at = NEVER
+        self.rechecks = 0
         self.was_lost = False
         self.start = ""
         self.was_alone = False

@@ -154,6 +154,8 @@ class NodeList(Syncs):
             return ()
         member.settled()
         if member.doubtful_since is not None and member.recheck_at is None:
+            if not member.is_active:  # its return brings what is older
+                member.doubtful_since = now
             self._recheck_later(member, now)
         member.answered_at = now
         member.failures = member.refusals = member.spare = 0
@@ -167,7 +169,7 @@ class NodeList(Syncs):
         self._learn_kind(member, now)
         if member.was_asked_only:  # now we know what fits
             member.was_alone = all(line.name == name for line in lines)
-            if not self._own.isdisjoint(line.name for line in lines):
+            if member.listed is None and not self._own.isdisjoint(line.name for line in lines):
                 self._had_us(member, now)
             self._heard_list(member, lines, length, now, is_complete=False)
             if self._is_its_turn(member, now):
@@ -207,8 +209,8 @@ class NodeList(Syncs):
         member = self._members.get(name)
         if member is None or self._is_over:
             return ()
-        member.doubt()
         if not self._has_answered_since(member, now, sent_at):
+            member.doubt()
             member.settled()
             member.refusals = 0
             member.failed_at = now
@@ -222,11 +224,9 @@ class NodeList(Syncs):
         @param sent_at: as for L{timed_out}.
         """
         member = self._members.get(name)
-        if member is None or self._is_over:
+        if member is None or self._is_over or self._has_answered_since(member, now, sent_at):
             return ()
         member.doubt()
-        if self._has_answered_since(member, now, sent_at):
-            return ()
         if self._settings.fail_count_enabled and member.is_active:
             self._failed(member, now)
         self._ask(member, now)

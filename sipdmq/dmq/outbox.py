@@ -38,6 +38,12 @@ Times C{batch_window} for which changes gather while an earlier message has no a
 fuller are the messages that it has to read.
 """
 
+FEWEST: Final = 2
+"""
+Changes in one message at least, however many are lost: so few fit into one frame of Ethernet, and 50 take a dozen, of
+which none may be lost.
+"""
+
 BACKLOG: Final = 4
 """Windows full of messages that may wait before a sync or a repair pauses: more only costs memory."""
 
@@ -49,6 +55,7 @@ class OutboxLimits(NamedTuple):
     @ivar batch_window: seconds for which changes gather after something was sent; 0: they do not.
     @ivar changes: how many may wait.
     @ivar size: bytes that may wait.
+    @ivar repeated_after: seconds without an answer after which a message is sent again; infinity: it never is.
     """
 
     window: int = 16
@@ -56,6 +63,7 @@ class OutboxLimits(NamedTuple):
     batch_window: float = 0.002
     changes: int = 50_000
     size: int = 16 * 2**20
+    repeated_after: float = inf
 
 
 class Place(IntEnum):
@@ -144,12 +152,14 @@ class Outbox:
         self._sent_between = ""  # the key of one that is unanswered: nothing else is sent
         self._waiting: dict[str, _Change] = {}  # in the order in which the keys were put first
         self._halves: deque[tuple[str, ...]] = deque()  # keys in waiting that go together: of a batch that was refused
-        self._sent: dict[int, tuple[tuple[str, ...], tuple[str, ...], tuple[_Change, ...]]] = {}
+        self._sent: dict[int, tuple[tuple[str, ...], tuple[str, ...], tuple[_Change, ...], float]] = {}
         self._sent_groups: set[str] = set()
         self._earlier: set[int] = set()  # of those in sent: before the node was lost, and came back
         self._size = 0
         self._number = 0
         self._open_at = 0.0  # the earliest time to send what does not fill a message
+        self._most = limits.batch_changes  # in one message now
+        self._lowered_at = -inf
         self._patient_until = 0.0  # that, while there are messages without an answer
         self._busy_until = 0.0
         self.dirty_since: float | None = None
@@ -191,7 +201,7 @@ class Outbox:
         """
         Whether what waits fills a message: it need not gather any longer.
         """
-        return len(self._waiting) >= self._limits.batch_changes
+        return len(self._waiting) >= self._most
 
     @property
     def is_dirty(self) -> bool:
@@ -241,9 +251,9 @@ class Outbox:
             return None
         if self._sent_between:
             return None
-        if now < self._opens_at() and len(self._waiting) < self._limits.batch_changes:
+        if now < self._opens_at() and len(self._waiting) < self._most:
             return None
-        keys = tuple(islice(self._waiting, self._limits.batch_changes))
+        keys = tuple(islice(self._waiting, self._most))
         groups = self._groups(keys)
         changes = self._take_all(keys, groups, room)
         if not changes:
@@ -253,7 +263,7 @@ class Outbox:
             groups = self._groups(keys)
             changes = tuple([self._remove(key) for key in keys])
         self._number += 1
-        self._sent[self._number] = (keys, groups, changes)
+        self._sent[self._number] = (keys, groups, changes, now)
         self._sent_groups.update(groups)
         self._open_at = now + self._limits.batch_window
         self._patient_until = now + PATIENCE * self._limits.batch_window
@@ -308,7 +318,7 @@ class Outbox:
             if chosen and room < 0:
                 break
             chosen.append(key)
-            if len(chosen) >= self._limits.batch_changes:
+            if len(chosen) >= self._most:
                 break
         return tuple(chosen)
 
@@ -342,7 +352,8 @@ class Outbox:
         sent = self._sent.pop(number, None)
         if sent is None:
             return ()
-        keys, groups, changes = sent
+        keys, groups, changes, sent_at = sent
+        self._adapt(len(keys), sent_at, now, outcome is Outcome.LOST)
         self._sent_groups.difference_update(groups)
         is_earlier = number in self._earlier
         self._earlier.discard(number)
@@ -367,6 +378,20 @@ class Outbox:
             middle = len(keys) // 2
             self._halves.extend((keys[:middle], keys[middle:]))
         return ()
+
+    def _adapt(self, count: int, sent_at: float, now: float, is_lost: bool) -> None:
+        """
+        How many changes go into one message: half as many when a full one had to be sent again, and one more with each
+        that had not. Where one frame of a hundred is lost, that makes a dozen changes, where it is one of seven, two.
+
+        @param count: changes of a message that was answered now, or is lost.
+        """
+        if is_lost or now - sent_at >= self._limits.repeated_after:
+            if count > FEWEST and sent_at >= self._lowered_at:  # else it is of the same trouble as the one before
+                self._most = max(FEWEST, min(self._most, count) // 2)
+                self._lowered_at = now
+        elif count >= self._most < self._limits.batch_changes:
+            self._most += 1
 
     def _put_back(self, keys: tuple[str, ...], changes: tuple[_Change, ...]) -> tuple[str, ...]:
         """
@@ -428,7 +453,7 @@ class Outbox:
         """
         When the oldest change was made that the node is not known to have, seconds; infinity: it has all.
         """
-        sent = [_oldest(changes) for _, _, changes in self._sent.values()]
+        sent = [_oldest(changes) for _, _, changes, _ in self._sent.values()]
         return min([*sent, _oldest(self._waiting.values()), inf if self.dirty_since is None else self.dirty_since])
 
     def cleaned(self) -> None:
@@ -443,6 +468,7 @@ class Outbox:
         """
         self.is_stopped = False
         self._earlier.update(self._sent)
+        self._most = self._limits.batch_changes
         self._open_at = self._patient_until = self._busy_until = 0.0
 
 

@@ -185,6 +185,7 @@ class Repairs:
                     self._hand_over_to_other(node, each.lost, age)
 
     def _claim(self, claim: Claim, age: float, heir: ClusterNode) -> None:
+        age = min(age, _MAX_AGE - 1.0)
         self._hand_over(heir, claim.lost, age)
         asking = self._send(claim.heir, encode_verb(VERB, {"node": claim.lost, "age": int(age) + 1}))
 

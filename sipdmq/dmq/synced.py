@@ -235,7 +235,7 @@ class SyncedPeer:
         See L{IRepairer.repair<sipdmq.interfaces.replication.IRepairer.repair>}.
         """
         is_asked = self.is_restored and not says_ours(node)
-        if is_asked and self._membership.has_missed(node.name):
+        if is_asked and self._asks and self._membership.has_missed(node.name):
             self._restores.begin_asking(node, age)
             return
         restorer = self._membership.restorer_of(node.name) if is_asked else None

@@ -27,6 +27,11 @@ after its fr_timer, 30 s. Whoever asks it first then is taken back, and cannot s
 """
 RECHECKS: Final = 4.0
 """Seconds over which those spread that ask again."""
+FEW_RECHECKS: Final = 3
+"""So many in a row are made after that time; before each further one twice as long: they may be the trouble."""
+LATELY: Final = 600.0
+"""Seconds after which a recheck is no longer one in a row."""
+_MOST_DOUBLINGS: Final = 4
 
 
 class Syncs(Roster):
@@ -67,11 +72,16 @@ class Syncs(Roster):
             self._effects.append(Sync(member.as_node(), is_repair=True))
 
     def _recheck_later(self, member: Member, now: float) -> None:
-        member.recheck_at = now + RECHECK + RECHECKS * self._random()
+        if now - member.rechecked_at > LATELY:
+            member.rechecks = 0
+        doublings = min(max(0, member.rechecks + 1 - FEW_RECHECKS), _MOST_DOUBLINGS)
+        member.recheck_at = now + RECHECK * 2**doublings + RECHECKS * self._random()
 
     def _recheck(self, member: Member, now: float) -> None:
         since, member.doubtful_since, member.recheck_at = member.doubtful_since, None, None
         if since is not None and member.is_active and member.kind == "kamailio":
+            member.rechecked_at = now
+            member.rechecks += 1
             self._effects.append(Recheck(member.as_node(), min(now - since, self._settings.forget_after)))
 
     def _restarted(self, member: Member, now: float) -> None:
@@ -89,5 +99,6 @@ class Syncs(Roster):
         It knows us from before we were started. What it told us then may still come, although it is not true any more,
         and what we have told it alone nobody else knows.
         """
-        member.doubtful_since = now
-        self._recheck_later(member, now)
+        if member.doubtful_since is None:
+            member.doubtful_since = now
+            self._recheck_later(member, now)

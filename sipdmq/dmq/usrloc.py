@@ -330,7 +330,10 @@ class UsrlocPeer(SyncedPeer):
         """
         See L{IRestorer.restore}.
         """
-        self._restores.begin_asking(node, age, is_whole=True, is_for_all=is_for_all)
+        if self._config.sync:
+            self._restores.begin_asking(node, age, is_whole=True, is_for_all=is_for_all)
+        else:  # not asked, it is told nothing of others': it may know better
+            self._restores.begin(node, age)
 
     def exchange(self, node: ClusterNode) -> None:
         """

@@ -92,6 +92,7 @@ class Workers:
         self._pause = usleep / 1e6
         self._limit = limit
         self._groups: dict[str, _Group] = {}
+        self._slow: set[str] = set()  # groups of which a job was not done at once
         self._arrived: deque[_Job] = deque()  # nobody has looked into them yet
         self._ready: deque[_Job] = deque()
         self._turn_ends_at = 0.0
@@ -122,8 +123,8 @@ class Workers:
         Have something done.
 
         @param group: the channel: keys of different ones have nothing to do with one another.
-        @param keys: gives those of the records it is about, asked when its turn comes, or when it has begun and is not
-            done at once; none: it waits for all before it, and all behind it for it. It must not raise.
+        @param keys: gives those of the records it is about, asked when its turn comes, where there is anything to wait
+            for; none: it waits for all before it, and all behind it for it. It must not raise.
         @param run: does it; may give a Deferred. It has to report itself what goes wrong.
         @param size: bytes of its message.
         @return: whether it will be done; if not, there is too much already.
@@ -197,7 +198,7 @@ class Workers:
                 self._begin(self._ready.popleft())
             else:
                 job = self._arrived.popleft()
-                if self._groups:
+                if self._groups or job.group in self._slow:
                     self._line_up(job)
                 if not job.waits_for:
                     turn -= 1
@@ -221,6 +222,7 @@ class Workers:
             result = None
         if isinstance(result, Deferred):
             if not job.is_lined_up:  # nobody was before it; that others may be behind it, shows only now
+                self._slow.add(job.group)
                 self._line_up(job)
             result.addErrback(self._broke, job)
             result.addCallback(self._finished, job)
