@@ -142,6 +142,26 @@ class InwardTests(UsrlocTestCase):
         ((_, fragment),) = self.told()
         self.assertIn(b'{"action":2,"aor":"alice","ruid":"k1"', fragment)
 
+    def test_what_this_node_had_told_before_its_start_it_passes_on(self) -> None:
+        """
+        Others give it back; it had reached some of them only.
+        """
+        third = OURS._replace(name=OURS.name._replace(host="192.0.2.13"))
+        self.cluster.members = [OURS, third]
+
+        def mine(ruid: str, age: int, by: str = str(HERE)) -> bytes:
+            binding = make_binding(ruid, contact=f"sip:a@{ruid}", last_modified=int(self.now()) - age)
+            return self.form.encode_update(binding, ruid, by)
+
+        for _ in range(2):
+            self.receive(mine("r1", 3), OURS)
+        ((node, _),) = self.told()
+        self.assertEqual(node, third.name)
+        self.cluster.put_ones.clear()
+        self.receive(mine("r2", 90), OURS)
+        self.receive(mine("r3", 3, by=""), OURS)
+        self.assertEqual(self.told(), [])
+
     def test_a_kamailio_is_not_told_of_another_name(self) -> None:
         self.put(make_binding("r1", contact="sip:a@h", call_id="c"))
         self.told()

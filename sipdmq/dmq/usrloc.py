@@ -54,6 +54,8 @@ log = Logger()
 
 _UNDER_WAY: Final = 30
 """Seconds in which a change may still reach some node."""
+_YOUNG: Final = 60
+"""Seconds after its start in which a node gets back what it had told before, in as many seconds."""
 _CLOCKS: Final = 5
 """Seconds by which the clock of another node may be ahead."""
 
@@ -112,6 +114,7 @@ class UsrlocPeer(SyncedPeer):
         self._config = config
         self._limits = limits
         self._bodies = ReadAhead(decode)
+        self._started_at = now()
         self._donor = Donor(
             clock,
             store,
@@ -238,7 +241,7 @@ class UsrlocPeer(SyncedPeer):
             if not (node.is_sipdmq or node.is_local) and node.status is ACTIVE
         ]
         # Nearly always nobody has to hear of what was merged.
-        is_quiet = not (kamailios or self._restores or self._membership.has_lost())
+        is_quiet = not (kamailios or self._restores or self._membership.has_lost() or now < self._started_at + _YOUNG)
         for aor, records in by_aor.items():
             merging = Merging(records, now, self._limits, self._form.content)
             done = self._store.update(aor, merging.decide, Origin.REPLICATED)
@@ -266,6 +269,8 @@ class UsrlocPeer(SyncedPeer):
         for change in update.changes:
             told_by, previous = change.binding.told_by, change.previous
             if not told_by:
+                if self._was_told_before(change):
+                    self._pass_on(change, message.sender, self._others())
                 continue
             if self._membership.passes_on(told_by):
                 self._pass_on(change, message.sender, self._others())
@@ -279,6 +284,15 @@ class UsrlocPeer(SyncedPeer):
                 self._pass_on(change, message.sender, [node for node in self._others() if node.name == heir])
             if previous is not None and kamailios:
                 self._overtake(change, previous, kamailios)
+
+    def _was_told_before(self, change: BindingChange) -> bool:
+        """
+        Whether a change that others bring is one of this node, of shortly before it was started: then perhaps not all
+        have heard of it.
+        """
+        binding, previous = change.binding, change.previous
+        is_news = previous is None or previous.last_modified < binding.last_modified
+        return is_news and self._started_at - _YOUNG < binding.last_modified <= self._started_at + _CLOCKS
 
     def _overtake(self, change: BindingChange, previous: Binding, kamailios: Sequence[ClusterNode]) -> None:
         """
