@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from sipdmq.dmq.errands import REPAIR, SYNC_OF_OURS, SYNCS, Errand, repeated
+from sipdmq.dmq.errands import REPAIR, SYNC_OF_OURS, SYNCS, Errand, as_known, repeated
 from sipdmq.interfaces.location import ILocationStore
 from sipdmq.records import Binding, ClusterNode, NodeName, Origin, Page, Update
 
@@ -119,8 +119,7 @@ class Donor:
         """
         errand = repeated(errand, node)
         running = self._running.get(node.name)
-        if node.is_sipdmq or not self._nodes.get(node.name, node).is_sipdmq:
-            self._nodes[node.name] = node  # what it is may have come out since
+        self._nodes[node.name] = as_known(node, self._nodes.get(node.name))
         if running is None:
             self._begin(node.name, errand)
         elif errand.kind not in SYNCS or running.errand.kind not in SYNCS:

@@ -20,6 +20,7 @@ __all__ = [
     "SyncEnd",
     "SyncRequest",
     "Told",
+    "as_known",
     "records_for",
     "repeated",
     "says_ours",
@@ -111,6 +112,13 @@ def says_ours(node: ClusterNode) -> bool:
     Whether a node is one of ours, or its first message says so: its hello may be on its way.
     """
     return node.is_sipdmq or node.release.startswith("sipdmq")
+
+
+def as_known(node: ClusterNode, before: ClusterNode | None) -> ClusterNode:
+    """
+    Which of two views of one node to send by: the later one, unless only the earlier one knows that it is one of ours.
+    """
+    return node if before is None or node.is_sipdmq or not before.is_sipdmq else before
 
 
 def repeated(errand: Errand, node: ClusterNode) -> Errand:

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import CooperativeTask, Cooperator, SchedulerStopped
 from twisted.logger import Logger
 
-from sipdmq.dmq.errands import REPAIR, SYNC, SYNC_OF_OURS, SYNCS, Errand
+from sipdmq.dmq.errands import REPAIR, SYNC, SYNC_OF_OURS, SYNCS, Errand, as_known
 from sipdmq.interfaces.tables import ITables
 from sipdmq.records import Cell, CellRemoval, ClusterNode, NodeName
 
@@ -85,8 +85,7 @@ class TableDonor:
         queue = self._waiting.setdefault(node.name, {})
         kind = (errand.kind, table)
         queue[kind] = min(errand.since, queue.get(kind, errand.since))
-        if node.is_sipdmq or not self._nodes.get(node.name, node).is_sipdmq:
-            self._nodes[node.name] = node  # what it is may have come out since
+        self._nodes[node.name] = as_known(node, self._nodes.get(node.name))
         if node.name not in self._running:
             self._next(node.name)
 

@@ -105,6 +105,7 @@ class Link:
         self._channels = channels
         self._limits = limits
         self._is_up = is_up
+        self._repeated_after = inf if node.name.protocol.is_reliable else sender.timers.t1
         self._held_since: float | None = None
         self._lost = lost
         self._boxes: dict[str, Outbox] = {}
@@ -138,11 +139,13 @@ class Link:
 
         @param patience: seconds to wait for the oldest answer before that.
         """
-        return self._is_silent(patience) if self._unanswered else self.is_dirty
+        return self._clock.seconds() - self._silent_since() >= patience if self._unanswered else self.is_dirty
 
-    def _is_silent(self, patience: float) -> bool:
-        oldest = next(iter(self._unanswered.values()), None)
-        return oldest is not None and self._clock.seconds() - oldest.since >= patience
+    def _silent_since(self) -> float:
+        """
+        When the oldest message without an answer was sent, seconds; infinity: there is none.
+        """
+        return next((sent.since for sent in self._unanswered.values()), inf)
 
     @property
     def has_missed(self) -> bool:
@@ -163,9 +166,8 @@ class Link:
         if box is None:
             peer = self._channels.find(channel)
             batch = getattr(peer, "batch_contacts", self._limits.batch_changes)
-            after = inf if self.node.name.protocol.is_reliable else self._sender.timers.t1
             self._boxes[channel] = box = Outbox(
-                self._limits._replace(batch_changes=batch, repeated_after=after),
+                self._limits._replace(batch_changes=batch, repeated_after=self._repeated_after),
                 getattr(peer, "group_of", None),
                 getattr(peer, "place_of", None),
                 getattr(peer, "supersede", None),
@@ -287,28 +289,23 @@ class Link:
 
         @param patience: seconds to wait for the oldest answer before that.
         """
-        if self._is_up and not says_ours(self.node) and self._is_silent(patience):
-            since = next(iter(self._unanswered.values())).since
+        since = self._silent_since()
+        if self._is_up and not says_ours(self.node) and self._clock.seconds() - since >= patience:
             self.went_down()
             self._held_since = since
             self._missed.update(channel for channel, box in self._boxes.items() if box.is_dirty)
 
-    @property
-    def is_held(self) -> bool:
+    def release(self) -> float | None:
         """
-        Whether it is told nothing, see L{hold_if_silent}.
-        """
-        return self._held_since is not None
+        The node has answered a ping: where it was held, it is put right.
 
-    def release(self) -> float:
+        @return: for how many seconds it had answered nothing, at least; L{None}: it was not held.
         """
-        The node has answered a ping: it is put right.
-
-        @return: for how many seconds it answered nothing, at least.
-        """
-        silent = 0.0 if self._held_since is None else self._clock.seconds() - self._held_since
+        since = self._held_since
+        if since is None:
+            return None
         self.went_up()
-        return silent
+        return self._clock.seconds() - since
 
     def _abandon(self) -> None:
         """
@@ -411,7 +408,7 @@ class Link:
             self._done(channel, box, batch, Outcome.LOST, "")
             self._lost(self.node.name, sent.since)
         elif response.status < 300 or self._is_needless(channel, batch, response.status):
-            if self._clock.seconds() - sent.since >= self._sender.timers.t1 and self._has_copies:
+            if self._clock.seconds() - sent.since >= self._repeated_after and self._is_up and not says_ours(self.node):
                 self._settle(sent)
                 return
             self._done(channel, box, batch, Outcome.TAKEN, "")
@@ -422,13 +419,6 @@ class Link:
                 log.warn("{node} has no channel {channel}", node=str(self.node.name), channel=channel)
             self._done(channel, box, batch, outcome, f"{response.status} {response.reason}")
         self._pump(channel)
-
-    @property
-    def _has_copies(self) -> bool:
-        """
-        Whether what is sent again has its effect again.
-        """
-        return self._is_up and not says_ours(self.node) and not self.node.name.protocol.is_reliable
 
     def _settle(self, sent: _Sent) -> None:
         channel, box, batch = sent.channel, sent.box, sent.batch

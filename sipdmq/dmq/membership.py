@@ -454,8 +454,10 @@ class Membership:
             self.notification.reply_received(name, response.status, body, agent, sent_at)
             self._refresh(name)
             link = self._links.get(name)
-            if link is not None and response.status < 300 and link.is_held:
-                self.repairs.missed(link.node, link.release())
+            if link is not None and response.status < 300:
+                silent = link.release()
+                if silent is not None:
+                    self.repairs.missed(link.node, silent)
 
         def failed(failure: Failure) -> None:
             failure.trap(UnreachableError, CancelledError)  # cancelled: a stopping node waits no longer

@@ -247,11 +247,10 @@ class Newcomer:
         """
         So many records came in.
         """
-        if self._donor is None or sender != self._donor.name:
-            return
-        self._received += count
-        self._total += count
-        self._check()
+        if self._donor is not None and sender == self._donor.name:
+            self._received += count
+            self._total += count
+            self._check(self._donor)
 
     def end_received(self, sender: NodeName | None, count: int, is_partial: bool = False) -> None:
         """
@@ -262,16 +261,14 @@ class Newcomer:
         if self._donor is not None and sender == self._donor.name:
             self._expected = count
             self._is_partial = is_partial
-            self._check()
+            self._check(self._donor)
 
-    def _check(self) -> None:
-        if self._donor is None:
-            return
+    def _check(self, donor: ClusterNode) -> None:
         has_all = self._expected is not None and self._received >= self._expected
         is_late = self._clock.seconds() - self._asked_at > self.LONGEST
         if has_all:
             self._has_ours = True
-            self._failed.discard(self._donor.name)
+            self._failed.discard(donor.name)
             self._is_wanting = self._is_partial
             if not self._is_partial:
                 self._failed.clear()

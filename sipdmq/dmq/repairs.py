@@ -9,6 +9,7 @@ channels that they belong to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -105,12 +106,10 @@ class Repairs:
         that, least of all them, who take it for new.
         """
         log.warn("this process was stopped for {late:.0f} s", late=late)
-        now = self._clock.seconds()
-        for node in self._nodes():
+        for node in tuple(self._nodes()):
             if node.status is NodeStatus.ACTIVE and not node.is_local and not node.is_sipdmq:
-                self.heirs.missed(now, node.name, now - late - self.reach)
-                self._restore(node, late + self.reach)
-        self.look()
+                self.missed(node, late)
+                self._channels.tell(partial(self._restore, node, late), IRestorer)
 
     def missed(self, node: ClusterNode, age: float) -> None:
         """
@@ -129,14 +128,14 @@ class Repairs:
 
         def tell(peer: Any) -> None:
             if IRestorer.providedBy(peer):
-                peer.restore(node, age + self.reach)
+                self._restore(node, age, peer)
             else:
                 peer.taken_back(node)
 
         self._channels.tell(tell, ISynced)
 
-    def _restore(self, node: ClusterNode, age: float) -> None:
-        self._channels.tell(lambda peer: peer.restore(node, age), IRestorer)
+    def _restore(self, node: ClusterNode, age: float, peer: Any) -> None:
+        peer.restore(node, age + self.reach)
 
     def _hand_over_to_other(self, node: ClusterNode, lost: str, age: float) -> None:
         """

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from sipdmq.records import ClusterNode, NodeName
 
-__all__ = ["Restores"]
+__all__ = ["CLOCKS", "Restores"]
 
 WAIT: Final = 15.0
 """Seconds to wait until it lists us, so that it can be asked; then it is repaired all the same."""
@@ -22,7 +22,7 @@ QUIET: Final = 2.0
 LONGEST: Final = 60.0
 """Seconds after which that is taken for so, as where its clock is behind."""
 CLOCKS: Final = 5.0
-"""Seconds by which its clock may be behind: so much older a record has to be."""
+"""Seconds by which the clock of another node may be behind or ahead: a record that is to be old is so much older."""
 
 
 class _Restore:

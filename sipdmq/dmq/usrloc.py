@@ -21,6 +21,7 @@ from sipdmq.dmq.errands import SyncEnd, SyncRequest
 from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.merging import Merging
 from sipdmq.dmq.newcomer import Readiness
+from sipdmq.dmq.restores import CLOCKS
 from sipdmq.dmq.synced import ACTIVE, BAD, OK, ReadAhead, SyncedPeer
 from sipdmq.dmq.usrloc_changes import UsrlocChange, key_of, told_of
 from sipdmq.dmq.usrloc_form import UNKNOWN, UsrlocForm
@@ -56,8 +57,6 @@ _UNDER_WAY: Final = 30
 """Seconds in which a change may still reach some node."""
 _YOUNG: Final = 60
 """Seconds after its start in which a node gets back what it had told before, in as many seconds."""
-_CLOCKS: Final = 5
-"""Seconds by which the clock of another node may be ahead."""
 
 
 @implementer(IChannelPeer, IRepairer, IRestorer, IBindingListener, INodeListener, IInspectable)
@@ -292,7 +291,7 @@ class UsrlocPeer(SyncedPeer):
         """
         binding, previous = change.binding, change.previous
         is_news = previous is None or previous.last_modified < binding.last_modified
-        return is_news and self._started_at - _YOUNG < binding.last_modified <= self._started_at + _CLOCKS
+        return is_news and self._started_at - _YOUNG < binding.last_modified <= self._started_at + CLOCKS
 
     def _overtake(self, change: BindingChange, previous: Binding, kamailios: Sequence[ClusterNode]) -> None:
         """
@@ -308,7 +307,7 @@ class UsrlocPeer(SyncedPeer):
             for node in kamailios
             if is_recent
             or self._replicator.is_under_way(node.name, self.channel, key)
-            or change.binding.last_modified <= now - self._donor.served_since(node.name) + _CLOCKS
+            or change.binding.last_modified <= now - self._donor.served_since(node.name) + CLOCKS
         ]
         self._pass_on(change, None, under_way)
 
