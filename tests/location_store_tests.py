@@ -7,14 +7,14 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from sipdmq.interfaces.location import IBindingListener, ILocationStore
-from sipdmq.records import Binding, BindingChange, Origin, Page, PageCursor, Update
+from sipdmq.records import Binding, BindingChange, Decide, Origin, Page, PageCursor, Update
 
 __all__ = ["EPOCH", "LocationStoreTests", "RecordingListener", "make_binding"]
 
@@ -99,15 +99,20 @@ class LocationStoreTests(Case):
         """
         Replace all records of the AoR of the first one.
         """
-        update: Update = self.successResultOf(self.store.update(bindings[0].aor, lambda _: bindings, origin))
+        return self.update(bindings[0].aor, lambda _: bindings, origin)
+
+    def update(self, aor: str, decide: Decide, origin: Origin = Origin.LOCAL) -> Update:
+        """
+        @return: of what is made at once.
+        """
+        update: Update = self.successResultOf(maybeDeferred(self.store.update, aor, decide, origin))
         return update
 
     def clear(self, aor: str, origin: Origin = Origin.LOCAL) -> Update:
         """
         Remove all records without a trace.
         """
-        update: Update = self.successResultOf(self.store.update(aor, lambda _: (), origin))
-        return update
+        return self.update(aor, lambda _: (), origin)
 
     def ruids(self, aor: str = ALICE) -> list[str]:
         """
@@ -125,7 +130,7 @@ class LocationStoreTests(Case):
             given.append(records)
             return records
 
-        self.successResultOf(self.store.update(aor, decide, Origin.LOCAL))
+        self.update(aor, decide)
         return given[0]
 
     def pages(self) -> list[Page]:
@@ -224,7 +229,8 @@ class LocationStoreTests(Case):
         store = self.make_store(self.clock)
         store.watch(RaisingListener())
         store.watch(self.listener)
-        update = self.successResultOf(store.update(ALICE, lambda _: (make_binding("a"),), Origin.LOCAL))
+        self.store = store
+        update = self.update(ALICE, lambda _: (make_binding("a"),))
         self.assertEqual([binding.ruid for binding in update.bindings], ["a"])
         self.assertEqual(self.listener.take(), [("new", "a", Origin.LOCAL)])
         self.clock.advance(60)

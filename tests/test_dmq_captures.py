@@ -23,7 +23,8 @@ from sipdmq.config import (
     PresenceConfig,
     UsrlocConfig,
 )
-from sipdmq.dmq.usrloc_json import UsrlocUpdate, decode
+from sipdmq.dmq.usrloc_json import decode
+from sipdmq.dmq.usrloc_records import UsrlocRecord
 from sipdmq.records import Listener, Protocol
 from sipdmq.sip.message import Message, Request, Response
 from sipdmq.sip.parser import parse_message
@@ -208,10 +209,10 @@ class UsrlocTests(CaptureTestCase):
         for path in paths:
             request = request_of(path)
             node = self.node_for(request)
-            node.reactor.advance(max(each.record.last_modified for each in decode(request.body)) - TIME)  # type: ignore[union-attr]
+            node.reactor.advance(max(each.last_modified for each in decode(request.body)) - TIME)  # type: ignore[union-attr]
             answer = self.answer(node, path.read_bytes(), host_of(request.from_.uri))
             self.assertEqual(None if answer is None else answer.status, 200)
-            told = {each.record.ruid: each.record for each in decode(request.body) if isinstance(each, UsrlocUpdate)}
+            told = {each.ruid: each for each in decode(request.body) if isinstance(each, UsrlocRecord)}
             self.assertEqual(node.node.store.count(), len(told), path.name)
             wire = node.node.cluster.usrloc._form
             for record in told.values():
@@ -222,7 +223,7 @@ class UsrlocTests(CaptureTestCase):
                 ]
                 (again,) = decode(wire.encode_update(binding, record.ruid))
                 # Of sockets only our own are kept.
-                self.assertEqual(again, UsrlocUpdate(record._replace(sock="")), path.name)
+                self.assertEqual(again, record._replace(sock=""), path.name)
 
     def test_each_removal_removes(self) -> None:
         paths = captured("ul-delete*", "ul-expired")

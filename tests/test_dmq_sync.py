@@ -581,7 +581,7 @@ class LookupTests(UsrlocTestCase):
         for answer, expected in (
             ({"1": json.loads(update(self.form, "k1", xavps='{"a":"b"}'))}, ["k1"]), ({}, []),
         ):  # fmt: skip
-            self.successResultOf(self.store.update("alice@example.org", lambda _: (), Origin.LOADED))
+            self.store.update("alice@example.org", lambda _: (), Origin.LOADED)
             finding = self.find()
             channel, node, body, waiting = self.cluster.asked[-1]
             self.assertEqual((channel, node, body), ("sipdmq", OURS.name, b'{"lookup": {"aor": "alice@example.org"}}'))

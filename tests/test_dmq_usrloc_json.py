@@ -19,8 +19,6 @@ from sipdmq.dmq.usrloc_records import (
     ALL_METHODS,
     UsrlocRecord,
     UsrlocRefused,
-    UsrlocRemove,
-    UsrlocUpdate,
 )
 from sipdmq.errors import DecodeError
 
@@ -60,8 +58,8 @@ def body(**changes: Any) -> bytes:
 
 def read(data: bytes) -> UsrlocRecord:
     (one,) = decode(data)
-    assert isinstance(one, (UsrlocUpdate, UsrlocRemove))
-    return one.record
+    assert isinstance(one, UsrlocRecord)
+    return one
 
 
 class CaptureTests(SynchronousTestCase):
@@ -85,8 +83,8 @@ class CaptureTests(SynchronousTestCase):
                 continue
             fragments = []
             for each in read_ones:
-                assert isinstance(each, (UsrlocUpdate, UsrlocRemove)), (name, each)
-                fragments.append(encode(each.record, isinstance(each, UsrlocRemove)))
+                assert isinstance(each, UsrlocRecord), (name, each)
+                fragments.append(encode(each))
             written = join(fragments)
             self.assertEqual(written, data.replace(b',"xavps":{}', b""), name)
 
@@ -122,7 +120,7 @@ class ReadTests(SynchronousTestCase):
             if name not in ("action", "xavps"):
                 self.assertEqual(getattr(record, name), value, name)
         self.assertEqual(record.xavps, '{"x":{"s":"t","n":5}}')
-        self.assertIsInstance(decode(body(action=2))[0], UsrlocRemove)
+        self.assertEqual((record.removed, read(body(action=2)).removed), (False, True))
 
     def test_every_key_back(self) -> None:
         self.assertEqual(encode(read(body())), body())
@@ -151,7 +149,8 @@ class ReadTests(SynchronousTestCase):
         for data in (
             b'{"multi":{"1":%b,"1x":%b}}' % (body(), body(action=2)), b'{"multi":[%b,%b]}' % (body(), body(action=2)),
         ):
-            self.assertEqual([type(each) for each in decode(data)], [UsrlocUpdate, UsrlocRemove])
+            there = read(body())
+            self.assertEqual(decode(data), (there, there._replace(removed=True)))
         self.assertEqual(join([b"{1}", b"{2}"]), b'{"multi":{"1":{1},"2":{2}}}')
 
     def test_multi_counts_as_the_first_key_only(self) -> None:
@@ -161,7 +160,7 @@ class ReadTests(SynchronousTestCase):
     def test_each_of_several_by_itself(self) -> None:
         data = b'{"multi":[%b,5,%b,{"action":7},{"action":0}]}' % (body(cseq=-1), body())
         self.assertEqual(
-            [type(each) for each in decode(data)], [UsrlocRefused, UsrlocRefused, UsrlocUpdate, UsrlocRefused]
+            [type(each) for each in decode(data)], [UsrlocRefused, UsrlocRefused, UsrlocRecord, UsrlocRefused]
         )
 
     def test_no_more_than_a_thousand(self) -> None:
@@ -260,8 +259,8 @@ class HarmTests(SynchronousTestCase):
             except DecodeError:
                 continue
             for each in found:
-                if isinstance(each, UsrlocUpdate):
-                    self.assertEqual(decode(encode(each.record)), (each,))
+                if isinstance(each, UsrlocRecord):
+                    self.assertEqual(decode(encode(each)), (each,))
 
     def test_all_methods(self) -> None:
         self.assertEqual(read(body(methods=ALL_METHODS)).methods, 4294967295)

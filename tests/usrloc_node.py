@@ -169,7 +169,7 @@ class UsrlocTestCase(SynchronousTestCase):
         """
         Replace all records of the AoR of the first one.
         """
-        self.successResultOf(self.store.update(bindings[0].aor, lambda _: bindings, origin))
+        self.store.update(bindings[0].aor, lambda _: bindings, origin)
 
     def receive(self, body: bytes, sender: ClusterNode | None = KAMAILIO) -> int:
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -194,7 +195,7 @@ class RequestCopies:
             write_registered(told.headers, registered_values(written, self._form))
             self._send(told, nodes)
 
-        looking = self._store.update(aor, look, Origin.LOCAL)
+        looking = maybeDeferred(self._store.update, aor, look, Origin.LOCAL)
         looking.addCallback(seen)
         looking.addErrback(lambda failure: log.failure("a copy for {aor} was not sent", failure, aor=aor))
 

@@ -34,7 +34,6 @@ class DialogDonor(Donor):
             self._read(name, records)
         return succeed((found, names[_PAGE:] or None))
 
-    def _read(self, name: Any, found: list[Any]) -> Deferred[Any]:
+    def _read(self, name: Any, found: list[Any]) -> Any:
         record = self._store.record(name)
         found[:] = [] if record is None else [record]
-        return succeed(None)

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from sipdmq.dmq.errands import REPAIR, SYNC_OF_OURS, SYNCS, Errand, as_known, repeated
 from sipdmq.interfaces.location import ILocationStore
-from sipdmq.records import Binding, ClusterNode, NodeName, Origin, Page, Update
+from sipdmq.records import Binding, ClusterNode, NodeName, Origin, Page
 
 __all__ = ["Donor"]
 
@@ -232,9 +232,9 @@ class Donor:
                 if not is_current:
                     # As they are now: what a phone has changed meanwhile is in the outbox already, and must not be
                     # followed by what was before.
-                    reading = self._read(user, records)
-                    if not reading.called:
-                        yield reading
+                    again = self._read(user, records)
+                    if isinstance(again, Deferred):
+                        yield again
                 users += 1
                 for record in records:
                     if not is_wanted(record):
@@ -274,10 +274,16 @@ class Donor:
         reading: Deferred[Page] = self._store.pages(cursor)
         return reading.addCallback(by_aor)
 
-    def _read(self, aor: Any, found: list[Any]) -> Deferred[Any]:
+    def _read(self, aor: Any, found: list[Any]) -> Any:
+        """
+        Read the records of one user again.
+
+        @param found: put here.
+        @return: a Deferred if they are not there yet.
+        """
+
         def look(records: tuple[Binding, ...]) -> tuple[Binding, ...]:
             found[:] = records
             return records
 
-        reading: Deferred[Update] = self._store.update(aor, look, Origin.REPLICATED)
-        return reading
+        return self._store.update(aor, look, Origin.REPLICATED)

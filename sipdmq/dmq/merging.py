@@ -9,35 +9,30 @@ from collections.abc import Sequence
 from sipdmq.dmq.conflict import Encode, Limits, Merged, merge
 from sipdmq.records import Binding
 
-__all__ = ["Merging"]
+__all__ = ["merge_all"]
 
 
-class Merging:
+def merge_all(
+    incoming: Sequence[Binding],
+    now: int,
+    limits: Limits,
+    encode: Encode,
+    outcomes: list[Merged],
+    records: tuple[Binding, ...],
+) -> Sequence[Binding]:
     """
-    The records of one message that are about one AoR.
+    The records of one AoR after all of one message that are about it: a L{Decide<sipdmq.records.Decide>}, but for what
+    stands before C{records}.
 
-    @ivar outcomes: of those that somebody has to hear something about.
+    @param outcomes: becomes those of which somebody has to hear something.
+    @see: L{merge}
     """
-
-    __slots__ = ("_content", "_incoming", "_limits", "_now", "outcomes")
-
-    def __init__(self, incoming: Sequence[Binding], now: int, limits: Limits, content: Encode) -> None:
-        self._incoming = incoming
-        self._now = now
-        self._limits = limits
-        self._content = content
-        self.outcomes: list[Merged] = []
-
-    def decide(self, records: tuple[Binding, ...]) -> Sequence[Binding]:
-        """
-        See L{Decide<sipdmq.records.Decide>}.
-        """
-        if self.outcomes:
-            self.outcomes = []
-        kept: Sequence[Binding] = records
-        for each in self._incoming:
-            merged = merge(kept, each, self._now, self._limits, self._content)
-            kept = merged.records
-            if merged.answer is not None or merged.refused:
-                self.outcomes.append(merged)
-        return kept
+    if outcomes:  # asked again
+        outcomes.clear()
+    kept: Sequence[Binding] = records
+    for each in incoming:
+        merged = merge(kept, each, now, limits, encode)
+        kept = merged.records
+        if merged.answer is not None or merged.refused:
+            outcomes.append(merged)
+    return kept

@@ -22,7 +22,7 @@ from sipdmq.dmq.presence_json import decode as decode_presence
 from sipdmq.dmq.presence_json import encode as encode_presence
 from sipdmq.dmq.usrloc_form import UNKNOWN, UsrlocForm
 from sipdmq.dmq.usrloc_json import decode
-from sipdmq.dmq.usrloc_records import UsrlocRemove, UsrlocUpdate
+from sipdmq.dmq.usrloc_records import UsrlocRecord
 from sipdmq.errors import DecodeError
 from sipdmq.records import Binding
 from sipdmq.sip.headers import Headers
@@ -112,9 +112,9 @@ def read_registered(
     for value in request.headers.get_all(_REGISTERED.lower())[:_MAX_VALUES]:
         try:
             told = [
-                form.binding(each.record, isinstance(each, UsrlocRemove), teller)
+                form.binding(each, teller)
                 for each in decode(value.encode("utf-8", "surrogateescape"))
-                if isinstance(each, (UsrlocUpdate, UsrlocRemove))
+                if isinstance(each, UsrlocRecord)
             ]
         except DecodeError as error:
             faults.append(error.reason)

@@ -5,6 +5,7 @@ Channel C{usrloc}: what phones registered goes to the other nodes, and what they
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import inf
 from typing import Any, Final
 
@@ -15,18 +16,18 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipdmq.config import UsrlocConfig
-from sipdmq.dmq.conflict import Answer, Limits
+from sipdmq.dmq.conflict import Answer, Limits, Merged
 from sipdmq.dmq.donor import Donor
 from sipdmq.dmq.errands import SyncEnd, SyncRequest
 from sipdmq.dmq.kamailio_json import CONTENT_TYPE
-from sipdmq.dmq.merging import Merging
+from sipdmq.dmq.merging import merge_all
 from sipdmq.dmq.newcomer import Readiness
 from sipdmq.dmq.restores import CLOCKS
 from sipdmq.dmq.synced import ACTIVE, BAD, OK, ReadAhead, SyncedPeer
 from sipdmq.dmq.usrloc_changes import UsrlocChange, key_of, told_of
 from sipdmq.dmq.usrloc_form import UNKNOWN, UsrlocForm
 from sipdmq.dmq.usrloc_json import SYNC_REQUEST, SYNC_REQUEST_OF_OURS, decode, encode_sync_end, join
-from sipdmq.dmq.usrloc_records import Usrloc, UsrlocRefused, UsrlocRemove, UsrlocUpdate
+from sipdmq.dmq.usrloc_records import Usrloc, UsrlocRecord, UsrlocRefused
 from sipdmq.errors import DecodeError
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.location import IBindingListener, ILocationStore
@@ -186,7 +187,7 @@ class UsrlocPeer(SyncedPeer):
             actions = self._bodies.read(message.body)
         except DecodeError:
             return ("",)
-        aors = {each.record.aor: None for each in actions if isinstance(each, (UsrlocUpdate, UsrlocRemove))}
+        aors = {each.aor: None for each in actions if isinstance(each, UsrlocRecord)}
         return tuple(aors) or ("",)
 
     def message_received(self, message: ChannelMessage) -> ChannelReply | Deferred[ChannelReply]:
@@ -215,10 +216,10 @@ class UsrlocPeer(SyncedPeer):
         received = 0
         read = self._form.binding
         for each in actions:
-            if isinstance(each, (UsrlocUpdate, UsrlocRemove)):
+            if isinstance(each, UsrlocRecord):
                 received += 1
                 try:
-                    incoming = read(each.record, isinstance(each, UsrlocRemove), teller)
+                    incoming = read(each, teller)
                 except DecodeError as error:
                     self._refused(message, error.reason)
                     continue
@@ -242,13 +243,14 @@ class UsrlocPeer(SyncedPeer):
         # Nearly always nobody has to hear of what was merged.
         is_quiet = not (kamailios or self._restores or self._membership.has_lost() or now < self._started_at + _YOUNG)
         for aor, records in by_aor.items():
-            merging = Merging(records, now, self._limits, self._form.content)
-            done = self._store.update(aor, merging.decide, Origin.REPLICATED)
-            if done.called and isinstance(done.result, Update):  # from memory: nobody has to wait, or be called back
-                if merging.outcomes or not is_quiet:
-                    self._merged(done.result, merging, message, kamailios)
+            outcomes: list[Merged] = []
+            decide = partial(merge_all, records, now, self._limits, self._form.content, outcomes)
+            done = self._store.update(aor, decide, Origin.REPLICATED)
+            if isinstance(done, Update):
+                if outcomes or not is_quiet:
+                    self._merged(done, outcomes, message, kamailios)
             else:
-                done.addCallback(self._merged, merging, message, kamailios)
+                done.addCallback(self._merged, outcomes, message, kamailios)
                 waiting.append(done.addErrback(_failed, message))
         if received and sender is not None:
             self.newcomer.records_received(sender.name, received)
@@ -258,9 +260,9 @@ class UsrlocPeer(SyncedPeer):
         return gatherResults(waiting) if waiting else None
 
     def _merged(
-        self, update: Update, merging: Merging, message: ChannelMessage, kamailios: Sequence[ClusterNode]
+        self, update: Update, outcomes: list[Merged], message: ChannelMessage, kamailios: Sequence[ClusterNode]
     ) -> None:
-        for outcome in merging.outcomes:
+        for outcome in outcomes:
             if outcome.answer is not None:
                 self._tell(message.sender, outcome.answer)
             if outcome.refused:

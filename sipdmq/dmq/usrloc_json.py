@@ -20,8 +20,6 @@ from sipdmq.dmq.usrloc_records import (
     Usrloc,
     UsrlocRecord,
     UsrlocRefused,
-    UsrlocRemove,
-    UsrlocUpdate,
 )
 from sipdmq.dmq.usrloc_usual import read_usual, write_usual
 from sipdmq.errors import DecodeError
@@ -119,14 +117,12 @@ def _single(document: Mapping[str, Any]) -> tuple[Usrloc, ...]:
     if action == _SYNC_END:
         count, is_partial = read_number(document, "count", 0, 2**40), read_number(document, "partial", 0, 1)
         return (SyncEnd(count, bool(is_partial)),)
-    if action == UPDATE:
-        return (UsrlocUpdate(_record(document)),)
-    if action == REMOVE:
-        return (UsrlocRemove(_record(document)),)
+    if action in (UPDATE, REMOVE):
+        return (_record(document, action == REMOVE),)
     raise DecodeError("unknown action")
 
 
-def _record(document: Mapping[str, Any]) -> UsrlocRecord:
+def _record(document: Mapping[str, Any], removed: bool) -> UsrlocRecord:
     """
     @raise DecodeError: a value that cannot be, or no C{aor} or C{ruid}. A missing string is an empty one and a missing
         number 0, as Kamailio has it.
@@ -140,7 +136,7 @@ def _record(document: Mapping[str, Any]) -> UsrlocRecord:
         raise DecodeError("aor or ruid is missing")
     if values["user_agent"] == "n/a":
         values["user_agent"] = ""
-    return UsrlocRecord(**values, xavps=read_xavps(document.get("xavps")))
+    return UsrlocRecord(**values, xavps=read_xavps(document.get("xavps")), removed=removed)
 
 
 def read_xavps(value: object) -> str:
@@ -173,22 +169,22 @@ def _check_xavps(value: Mapping[str, object], depth: int) -> None:
 # writing
 
 
-def encode(record: UsrlocRecord, removed: bool = False) -> bytes:
+def encode(record: UsrlocRecord) -> bytes:
     """
     One contact as Kamailio writes it: the fragment of a message. C{sock}, C{xavps} and C{by} are left out when empty:
     5.6.3 logs a line about a key that it does not know each time.
     """
     if record.sock or record.xavps or record.by:
-        return _encode_any(record, removed)
-    return write_usual(record, removed)
+        return _encode_any(record)
+    return write_usual(record)
 
 
-def _encode_any(record: UsrlocRecord, removed: bool) -> bytes:
+def _encode_any(record: UsrlocRecord) -> bytes:
     """
     As L{encode}, for a record with whatever keys.
     """
     values: dict[str, object] = {
-        "action": REMOVE if removed else UPDATE,
+        "action": REMOVE if record.removed else UPDATE,
         "aor": record.aor,
         "ruid": record.ruid,
         "c": record.c,

@@ -15,8 +15,6 @@ __all__ = [
     "Usrloc",
     "UsrlocRecord",
     "UsrlocRefused",
-    "UsrlocRemove",
-    "UsrlocUpdate",
 ]
 
 ALL_METHODS: Final = 2**32 - 1
@@ -30,13 +28,15 @@ REMOVE: Final = 2
 
 class UsrlocRecord(NamedTuple):
     """
-    One contact as it is on the wire; all but C{received}, C{sock} and C{xavps} in the order of Kamailio's keys.
+    A contact that is there or is gone, as it is on the wire; all but C{received}, C{sock} and C{xavps} in the order of
+    Kamailio's keys.
 
-    @ivar expires: seconds since the epoch, 0 for never.
+    @ivar expires: seconds since the epoch, 0 for never; of one that is gone, the latest that was known of it.
     @ivar q: 0 to 1000, -1 when not given.
     @ivar sock: C{"udp:192.0.2.1:5060"}, empty when not given.
     @ivar xavps: compact JSON of an object; empty when not given, or when that is empty.
     @ivar by: between sipdmq nodes: the node that changed it last, where that is not the sender.
+    @ivar removed: whether it is gone: C{action}.
     """
 
     aor: str
@@ -59,22 +59,7 @@ class UsrlocRecord(NamedTuple):
     sock: str = ""
     xavps: str = ""
     by: str = ""
-
-
-class UsrlocUpdate(NamedTuple):
-    """
-    A contact is there, or was refreshed.
-    """
-
-    record: UsrlocRecord
-
-
-class UsrlocRemove(NamedTuple):
-    """
-    A contact is gone; C{expires} is the latest that was known of it.
-    """
-
-    record: UsrlocRecord
+    removed: bool = False
 
 
 class UsrlocRefused(NamedTuple):
@@ -85,4 +70,4 @@ class UsrlocRefused(NamedTuple):
     reason: str
 
 
-Usrloc = UsrlocUpdate | UsrlocRemove | SyncRequest | SyncEnd | UsrlocRefused
+Usrloc = UsrlocRecord | SyncRequest | SyncEnd | UsrlocRefused

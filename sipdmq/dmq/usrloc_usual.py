@@ -17,8 +17,6 @@ from sipdmq.dmq.usrloc_records import (
     UPDATE,
     Usrloc,
     UsrlocRecord,
-    UsrlocRemove,
-    UsrlocUpdate,
 )
 
 __all__ = ["read_usual", "write_usual"]
@@ -98,7 +96,7 @@ def read_usual(body: bytes) -> tuple[Usrloc, ...] | None:
     return tuple(found)
 
 
-def _action(match: re.Match[str]) -> Usrloc | None:
+def _action(match: re.Match[str]) -> UsrlocRecord | None:
     """
     @return: L{None}: a number is too great.
     """
@@ -107,7 +105,7 @@ def _action(match: re.Match[str]) -> Usrloc | None:
     if expires > _UINT32 or cseq > _INT31 or last_modified > _LATEST or methods > _UINT32:
         return None
     agent = groups[7]
-    record = UsrlocRecord._make((  # half of what so many arguments cost
+    return UsrlocRecord._make((  # half of what so many arguments cost
         groups[1],
         groups[2],
         groups[3],
@@ -128,11 +126,11 @@ def _action(match: re.Match[str]) -> Usrloc | None:
         "",
         "",
         groups[18] or "",
+        groups[0] != "1",
     ))
-    return UsrlocUpdate(record) if groups[0] == "1" else UsrlocRemove(record)
 
 
-def write_usual(record: UsrlocRecord, removed: bool) -> bytes:
+def write_usual(record: UsrlocRecord) -> bytes:
     """
     As L{encode<sipdmq.dmq.usrloc_json.encode>}.
 
@@ -140,7 +138,7 @@ def write_usual(record: UsrlocRecord, removed: bool) -> bytes:
     """
     quote = encode_basestring
     text = _FORMAT % (
-        REMOVE if removed else UPDATE,
+        REMOVE if record.removed else UPDATE,
         quote(record.aor),
         quote(record.ruid),
         quote(record.c),

@@ -32,8 +32,8 @@ class ILocationStore(Interface):
             shall be. One that it leaves out is gone without a trace; one that it wants remembered it returns with
             C{removed} set.
         @param origin: L{Origin<sipdmq.records.Origin>}
-        @return: a Deferred of an L{Update<sipdmq.records.Update>}, when the change is as durable as configured; it
-            fails with what C{decide} raised.
+        @return: an L{Update<sipdmq.records.Update>} if the change is made already, and as durable as configured; else
+            a Deferred of one, which fails with what C{decide} raised.
         """
 
     def pages(cursor):

@@ -102,10 +102,8 @@ class Registrar:
             lambda records: apply_register(records, register, now, self._limits, self._ids.ruid),
             Origin.LOCAL,
         )
-        if done.called and isinstance(done.result, Update):  # from memory: nobody has to wait, or be called back
-            self._answer(done.result.bindings, transaction, register)
-            if self.registered is not None:
-                self.registered(transaction)
+        if isinstance(done, Update):
+            self._updated(done, transaction, register)
         else:
             done.addCallbacks(self._updated, self._fail, (transaction, register), None, (transaction,), None)
 
@@ -134,9 +132,11 @@ class Registrar:
         def stored(update: Update) -> None:
             self._answer(update.bindings, transaction, register)
 
-        self._store.update(aor, decide or apply, Origin.REPLICATED).addCallbacks(
-            stored, self._fail, None, None, (transaction,), None
-        )
+        done = self._store.update(aor, decide or apply, Origin.REPLICATED)
+        if isinstance(done, Update):
+            stored(done)
+        else:
+            done.addCallbacks(stored, self._fail, None, None, (transaction,), None)
 
     def _aor(self, request: Request) -> str:
         """

@@ -94,33 +94,35 @@ class MemoryLocationStore:
                 return tuple([b for b in records if not b.removed and b.expires_at > now])
         return records
 
-    def update(self, aor: str, decide: Decide, origin: Origin) -> Deferred[Update]:
+    def update(self, aor: str, decide: Decide, origin: Origin) -> Update | Deferred[Update]:
         """
         See L{ILocationStore.update}.
         """
         now = self._now()
         before = self._records.get(aor, ())
-        was = self._expires_at(before) if before else 0
+        was = _expires_at(before)
         if was and was <= now:
             self._expire(aor)
             before = self._records.get(aor, ())
-            was = self._expires_at(before) if before else 0
+            was = _expires_at(before)
         try:
             after = tuple(decide(before))
         except Exception:  # noqa: BLE001 - it is the caller's, and reaches him by the Deferred
             return fail()
         if len(after) > 1:
             after = tuple(sorted(after, key=_preference))
-        if after and self._expires_at(after) <= now:
+        due = _expires_at(after)
+        if due and due <= now:
             # From another node's clock, or a file: what is over already is not stored.
             after = tuple([b for b in after if b.expires_at > now])
+            due = _expires_at(after)
         changes = _changes(before, after, origin)
         if changes:
-            self._put(aor, before, after, was)
+            self._put(aor, before, after, was, due)
             if self._listeners:
                 for change in changes:
                     self._tell(change)
-        return succeed(Update(self._live_ones(after, now), changes))
+        return Update(self._live_ones(after, now), changes)
 
     def _tell(self, change: BindingChange) -> None:
         for listener in self._listeners:
@@ -130,22 +132,24 @@ class MemoryLocationStore:
                 # What is stored is stored, and the other listeners shall hear of it.
                 log.failure("a listener failed on {aor}", aor=change.binding.aor)
 
-    def _put(self, aor: str, before: tuple[Binding, ...], after: tuple[Binding, ...], was: int) -> None:
+    def _put(
+        self, aor: str, before: tuple[Binding, ...], after: tuple[Binding, ...], was: int, due: int
+    ) -> None:
         """
         Store the records of an AoR, and keep counts and buckets in step.
 
         @param was: when the first of those before would have expired; 0: there were none.
+        @param due: the same of those after.
         """
         if len(after) == 1 and not after[0].removed and (not before or (len(before) == 1 and not before[0].removed)):
             self._live += not before  # new, or the same one refreshed
         else:
             after = self._count(before, after)
+            due = _expires_at(after)
         if after:
             self._records[aor] = after
-            due = self._expires_at(after)
         else:
             self._records.pop(aor, None)
-            due = 0
         if due != was:
             self._expiry.move(aor, was, due)
 
@@ -165,13 +169,6 @@ class MemoryLocationStore:
         self._live += (len(after) - kept) - (len(before) - removed)
         return after
 
-    @staticmethod
-    def _expires_at(records: tuple[Binding, ...]) -> int:
-        """
-        The second in which the first of the records expires.
-        """
-        return records[0].expires_at if len(records) == 1 else min([b.expires_at for b in records])
-
     def _expire(self, aor: str) -> None:
         """
         Remove what has expired of one AoR, and tell.
@@ -190,7 +187,7 @@ class MemoryLocationStore:
                 for b in before
                 if b.known_until > now >= b.expires_at and not b.removed
             ])
-        self._put(aor, before, after, self._expires_at(before))
+        self._put(aor, before, after, _expires_at(before), _expires_at(after))
         for binding in before:
             if binding.expires_at <= now and not binding.removed:
                 self._tell(BindingChange(binding, binding, Origin.EXPIRED))
@@ -213,6 +210,15 @@ class MemoryLocationStore:
 
 
 classImplements(MemoryLocationStore, ILocationStore, IInspectable)
+
+
+def _expires_at(records: tuple[Binding, ...]) -> int:
+    """
+    The second in which the first of the records expires; 0: there are none.
+    """
+    if len(records) == 1:
+        return records[0].expires_at
+    return min([b.expires_at for b in records], default=0)
 
 
 def _changes(before: Sequence[Binding], after: Sequence[Binding], origin: Origin) -> tuple[BindingChange, ...]:
