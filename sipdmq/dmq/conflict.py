@@ -31,7 +31,7 @@ from typing import Final, NamedTuple
 from sipdmq.core.contacts import CONTACT_OVERHEAD, MAX_ANSWER, answer_size, identity, known_until, remembered_until
 from sipdmq.records import Binding
 
-__all__ = ["Answer", "Encode", "Limits", "Merged", "laid_to_rest", "merge", "rank"]
+__all__ = ["Answer", "Encode", "Limits", "Merged", "at_a_glance", "laid_to_rest", "merge", "rank"]
 
 MAX_OTHER_RUIDS: Final = 4
 
@@ -213,12 +213,23 @@ def merge(
     @param incoming: of the same AoR; for a removal C{removed} is set and C{expires_at} the latest known of it.
     @param now: seconds since the epoch.
     """
-    if _is_plain(incoming, now, limits):
-        if len(records) == 1 and records[0] == incoming:
-            return Merged(records)
-        if _is_news(records, incoming, limits):
-            return Merged((incoming,))
-    return _merge_any(records, incoming, now, limits, encode)
+    plain = at_a_glance(records, incoming, now, limits)
+    return _merge_any(records, incoming, now, limits, encode) if plain is None else Merged(plain)
+
+
+def at_a_glance(
+    records: Sequence[Binding], incoming: Binding, now: int, limits: Limits
+) -> Sequence[Binding] | None:
+    """
+    The records that L{merge} gives, where that takes no thought, as nearly always; the sender is right then.
+
+    @return: L{None}: it does.
+    """
+    if not _is_plain(incoming, now, limits):
+        return None
+    if _is_news(records, incoming, limits):
+        return (incoming,)
+    return records if len(records) == 1 and records[0] == incoming else None
 
 
 def _merge_any(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sipdmq.dmq.conflict import Encode, Limits, Merged, merge
+from sipdmq.dmq.conflict import Encode, Limits, Merged, at_a_glance, merge
 from sipdmq.records import Binding
 
 __all__ = ["merge_all"]
@@ -31,6 +31,10 @@ def merge_all(
         outcomes.clear()
     kept: Sequence[Binding] = records
     for each in incoming:
+        plain = at_a_glance(kept, each, now, limits)
+        if plain is not None:
+            kept = plain
+            continue
         merged = merge(kept, each, now, limits, encode)
         kept = merged.records
         if merged.answer is not None or merged.refused:

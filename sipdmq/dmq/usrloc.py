@@ -210,6 +210,42 @@ class UsrlocPeer(SyncedPeer):
         @param message: where it comes from.
         @return: fires when all is stored; L{None}: it is already.
         """
+        by_aor, received = self._read(actions, message)
+        now = int(self._now())
+        waiting: list[Deferred[Any]] = []
+        kamailios = [
+            node
+            for node in self._membership.nodes()
+            if not (node.is_sipdmq or node.is_local) and node.status is ACTIVE
+        ]
+        # Nearly always nobody has to hear of what was merged.
+        is_quiet = not (kamailios or self._restores or self._membership.has_lost()) and (
+            now >= self._started_at + _YOUNG
+            or all(binding.told_by for records in by_aor.values() for binding in records)
+        )
+        for aor, records in by_aor.items():
+            outcomes: list[Merged] = []
+            decide = partial(merge_all, records, now, self._limits, self._form.content, outcomes)
+            done = self._store.update(aor, decide, Origin.REPLICATED)
+            if isinstance(done, Update):
+                if outcomes or not is_quiet:
+                    self._merged(done, outcomes, message, kamailios)
+            else:
+                done.addCallback(self._merged, outcomes, message, kamailios)
+                waiting.append(done.addErrback(_failed, message))
+        sender = message.sender
+        if received and sender is not None:
+            self.newcomer.records_received(sender.name, received)
+            if self._restores and by_aor:  # which of them a Kamailio's answer is made of: the old ones
+                oldest = min(binding.last_modified for records in by_aor.values() for binding in records)
+                self._restores.records_received(sender.name, now - oldest)
+        return gatherResults(waiting) if waiting else None
+
+    def _read(self, actions: Sequence[Usrloc], message: ChannelMessage) -> tuple[dict[str, list[Binding]], int]:
+        """
+        @return: the records that can be used, by their AoRs, and how many there were with those that cannot. Whatever
+            else is said is done.
+        """
         by_aor: dict[str, list[Binding]] = {}
         sender = message.sender
         teller = UNKNOWN if sender is None else str(sender.name)
@@ -233,31 +269,7 @@ class UsrlocPeer(SyncedPeer):
             elif isinstance(each, UsrlocRefused):
                 self._refused(message, each.reason)
         self._counts["received"] += received
-        now = int(self._now())
-        waiting: list[Deferred[Any]] = []
-        kamailios = [
-            node
-            for node in self._membership.nodes()
-            if not (node.is_sipdmq or node.is_local) and node.status is ACTIVE
-        ]
-        # Nearly always nobody has to hear of what was merged.
-        is_quiet = not (kamailios or self._restores or self._membership.has_lost() or now < self._started_at + _YOUNG)
-        for aor, records in by_aor.items():
-            outcomes: list[Merged] = []
-            decide = partial(merge_all, records, now, self._limits, self._form.content, outcomes)
-            done = self._store.update(aor, decide, Origin.REPLICATED)
-            if isinstance(done, Update):
-                if outcomes or not is_quiet:
-                    self._merged(done, outcomes, message, kamailios)
-            else:
-                done.addCallback(self._merged, outcomes, message, kamailios)
-                waiting.append(done.addErrback(_failed, message))
-        if received and sender is not None:
-            self.newcomer.records_received(sender.name, received)
-            if self._restores and by_aor:  # which of them a Kamailio's answer is made of: the old ones
-                oldest = min(binding.last_modified for records in by_aor.values() for binding in records)
-                self._restores.records_received(sender.name, now - oldest)
-        return gatherResults(waiting) if waiting else None
+        return by_aor, received
 
     def _merged(
         self, update: Update, outcomes: list[Merged], message: ChannelMessage, kamailios: Sequence[ClusterNode]
