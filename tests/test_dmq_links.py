@@ -63,6 +63,9 @@ class LinkTests(TransactionTestCase):
         self.transport.sent.clear()
         return found
 
+    def put_own(self, key: str, fragment: bytes) -> None:
+        self.link.put_own("c", key, self.link.change("c", key, fragment))
+
     def reply(self, status: int) -> None:
         self.receive(answer(self.transport.last, status))
 
@@ -199,14 +202,14 @@ class LinkTests(TransactionTestCase):
         self.bodies()
         self.link.release()
         self.link.hold_if_silent(4)
-        self.link.put_own("c", "b", b"2")
+        self.put_own("b", b"2")
         pump(self.clock, 20)
         self.assertEqual((self.bodies(), self.lost, self.link.is_troubled(4)), ([], [], True))
         self.assertTrue(self.link.has_missed)
         self.link.release()
         self.assertEqual([age for _, age in self.peer.repaired], [24])
         self.assertFalse(self.link.has_missed)
-        self.link.put_own("c", "b", b"3")
+        self.put_own("b", b"3")
         self.assertEqual(self.bodies(), [b"3"])
 
     def test_what_is_newer_waits_until_all_copies_have_had_their_effect(self) -> None:
@@ -312,7 +315,7 @@ class LinkTests(TransactionTestCase):
         It brings them; it comes with the answer to what is under way.
         """
         for number in range(9):  # two are under way, five may wait
-            self.link.put_own("c", f"a{number}", b"1")
+            self.put_own(f"a{number}", b"1")
         self.assertEqual((self.link.is_dirty, self.link.waiting), (True, 0))
         self.link.put("c", "theirs", b"1")
         self.assertEqual(self.link.waiting, 1, "what others told, no repair of ours brings")
@@ -322,7 +325,7 @@ class LinkTests(TransactionTestCase):
             answered += 1
         self.assertEqual(answered, 3)
         self.assertEqual(len(self.peer.repaired), 1)
-        self.link.put_own("c", "d", b"2")
+        self.put_own("d", b"2")
         self.assertEqual(self.bodies()[-1], b"2")
 
     def test_stopped(self) -> None:

@@ -16,7 +16,7 @@ from zope.interface import classImplements
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.envelope import length_limit
 from sipdmq.dmq.errands import says_ours
-from sipdmq.dmq.outbox import Batch, Outbox, OutboxLimits, Outcome
+from sipdmq.dmq.outbox import Batch, Change, Outbox, OutboxLimits, Outcome
 from sipdmq.dmq.sender import HEADERS_ROOM, KdmqSender, MessageTooLongError
 from sipdmq.interfaces.messages import IClientUser
 from sipdmq.interfaces.replication import IRepairer
@@ -174,7 +174,13 @@ class Link:
             )
         return box
 
-    def put_own(self, channel: str, key: str, fragment: bytes) -> None:
+    def change(self, channel: str, key: str, fragment: bytes) -> Change:
+        """
+        Make what L{put_own} takes here and in the links to the other nodes.
+        """
+        return self._box(channel).change(key, fragment, self._clock.seconds())
+
+    def put_own(self, channel: str, key: str, change: Change) -> None:
         """
         Take a change that was made here. A repair brings it, too: while one is due, the change is not kept.
         """
@@ -182,7 +188,7 @@ class Link:
         if box is None:
             box = self._box(channel)
         if box.dirty_since is None or not IRepairer.providedBy(self._channels.find(channel)):
-            self._put(channel, box, key, fragment, self._clock.seconds())
+            self._put(channel, box, key, change)
 
     def put(self, channel: str, key: str, fragment: bytes, age: float = 0.0) -> Deferred[None] | None:
         """
@@ -194,19 +200,19 @@ class Link:
         box = self._boxes.get(channel)
         if box is None:
             box = self._box(channel)
-        self._put(channel, box, key, fragment, self._clock.seconds() - age)
+        self._put(channel, box, key, box.change(key, fragment, self._clock.seconds() - age))
         if not self._is_up or len(box) < box.backlog:
             return None
         waiting: Deferred[None] = Deferred()
         self._pausing.setdefault(channel, []).append(waiting)
         return waiting
 
-    def _put(self, channel: str, box: Outbox, key: str, fragment: bytes, since: float) -> None:
+    def _put(self, channel: str, box: Outbox, key: str, change: Change) -> None:
         if not self._is_up:
-            box.forget(since)
+            box.forget(change[1])
             return
         was_dirty = box.dirty_since is not None
-        if not box.put(key, fragment, since) and not was_dirty and box.is_dirty:
+        if not box.put_change(key, change) and not was_dirty and box.is_dirty:
             log.warn("too many changes wait for {node}: it will be repaired", node=str(self.node.name))
         if (channel not in self._calls or box.is_full) and not box.is_waiting:
             self._pump(channel)  # else it will be, with an answer or when the changes have gathered

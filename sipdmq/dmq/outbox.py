@@ -22,7 +22,7 @@ from itertools import islice
 from math import inf
 from typing import Final, NamedTuple
 
-__all__ = ["Batch", "Outbox", "OutboxLimits", "Outcome", "Place"]
+__all__ = ["Batch", "Change", "Outbox", "OutboxLimits", "Outcome", "Place"]
 
 _OVERHEAD: Final = 360
 """Bytes to count for a change beside its fragment and its key: what Python needs to hold it, as measured."""
@@ -109,10 +109,10 @@ class Outcome(IntEnum):
     """No answer, or it could not be sent."""
 
 
-_Change = tuple[bytes, float]
+Change = tuple[bytes, float, str]
 """
-Its fragment, and when it was made, or the oldest that it stands for: seconds. A plain tuple, as there is one for each
-change and node.
+Its fragment; when it was made, or the oldest that it stands for: seconds; and the group of its key. A plain tuple, made
+once for all nodes.
 """
 
 
@@ -150,9 +150,9 @@ class Outbox:
         self._supersede = supersede
         self._between: dict[str, None] = {}  # keys of those that wait, in their order
         self._sent_between = ""  # the key of one that is unanswered: nothing else is sent
-        self._waiting: dict[str, _Change] = {}  # in the order in which the keys were put first
+        self._waiting: dict[str, Change] = {}  # in the order in which the keys were put first
         self._halves: deque[tuple[str, ...]] = deque()  # keys in waiting that go together: of a batch that was refused
-        self._sent: dict[int, tuple[tuple[str, ...], tuple[str, ...], tuple[_Change, ...], float]] = {}
+        self._sent: dict[int, tuple[tuple[str, ...], tuple[str, ...], tuple[Change, ...], float]] = {}
         self._sent_groups: set[str] = set()
         self._earlier: set[int] = set()  # of those in sent: before the node was lost, and came back
         self._size = 0
@@ -210,24 +210,38 @@ class Outbox:
         """
         return self.dirty_since is not None
 
+    def change(self, key: str, fragment: bytes, since: float) -> Change:
+        """
+        Make what goes into the box of each node.
+
+        @param since: now, or earlier for what is sent again: if it is lost, a repair begins there.
+        """
+        return fragment, since, key if self._group_of is None else self._group_of(key)
+
     def put(self, key: str, fragment: bytes, since: float) -> bool:
+        """
+        As L{put_change}.
+        """
+        return self.put_change(key, self.change(key, fragment, since))
+
+    def put_change(self, key: str, change: Change) -> bool:
         """
         Take a change.
 
-        @param since: now, or earlier for what is sent again: if it is lost, a repair begins there.
         @return: whether it waits now; if not, the box is dirty, or the node has no such channel.
         """
         if self.is_stopped:
             return False
         replaced = self._waiting.get(key)
-        if replaced is not None and self._supersede is not None:
-            fragment = self._supersede(replaced[0], fragment)
+        fragment = change[0]
         size = len(fragment) + len(key) + _OVERHEAD
         if replaced is not None:
-            size -= len(replaced[0]) + len(key) + _OVERHEAD
-            since = min(since, replaced[1])
+            if self._supersede is not None:
+                fragment = self._supersede(replaced[0], fragment)
+            size = len(fragment) - len(replaced[0])
+            change = (fragment, min(change[1], replaced[1]), change[2])
         if self._size + size > self._limits.size or len(self._waiting) + (replaced is None) > self._limits.changes:
-            self.forget(since)
+            self.forget(change[1])
             return False
         if self._place_of is not None:
             if self._between and replaced is not None:
@@ -236,7 +250,7 @@ class Outbox:
                 self._halves = deque(tuple(each for each in half if each != key) for half in self._halves)
             if self._place_of(fragment) is Place.BETWEEN:
                 self._between[key] = None
-        self._waiting[key] = fragment, since
+        self._waiting[key] = change
         self._size += size
         return True
 
@@ -254,22 +268,21 @@ class Outbox:
         if now < self._opens_at() and len(self._waiting) < self._most:
             return None
         keys = tuple(islice(self._waiting, self._most))
-        groups = self._groups(keys)
-        changes = self._take_all(keys, groups, room)
+        changes = self._take_all(keys, room)
         if not changes:
             keys = self._choose(room)
             if not keys:
                 return None
-            groups = self._groups(keys)
             changes = tuple([self._remove(key) for key in keys])
+        groups = tuple([group for _, _, group in changes])
         self._number += 1
         self._sent[self._number] = (keys, groups, changes, now)
         self._sent_groups.update(groups)
         self._open_at = now + self._limits.batch_window
         self._patient_until = now + PATIENCE * self._limits.batch_window
-        return Batch(self._number, keys, tuple([fragment for fragment, _ in changes]))
+        return Batch(self._number, keys, tuple([fragment for fragment, _, _ in changes]))
 
-    def _take_all(self, keys: tuple[str, ...], groups: tuple[str, ...], room: int) -> tuple[_Change, ...]:
+    def _take_all(self, keys: tuple[str, ...], room: int) -> tuple[Change, ...]:
         """
         Take the oldest, if they can go as they are: nothing was refused, none of them is under way, each may stand
         beside others, all fit.
@@ -277,10 +290,12 @@ class Outbox:
         @return: empty: L{_choose} has to look at each.
         """
         waiting = self._waiting
-        if self._halves or self._place_of is not None or not self._sent_groups.isdisjoint(groups):
+        if self._halves or self._place_of is not None:
             return ()
         changes = tuple([waiting[key] for key in keys])
-        size = sum([len(fragment) for fragment, _ in changes])
+        if not self._sent_groups.isdisjoint([group for _, _, group in changes]):
+            return ()
+        size = sum([len(fragment) for fragment, _, _ in changes])
         if size + len(keys) * _SEPARATOR > room:
             return ()
         if len(keys) == len(waiting):
@@ -295,20 +310,19 @@ class Outbox:
     def _choose(self, room: int) -> tuple[str, ...]:
         while self._halves:
             keys = tuple(key for key in self._halves[0] if key in self._waiting)
-            if not self._sent_groups.isdisjoint(self._groups(keys)):
+            if not self._sent_groups.isdisjoint([self._waiting[key][2] for key in keys]):
                 break  # its turn comes
             self._halves.popleft()
             if keys:
                 return keys
-        group_of = self._group_of
         chosen: list[str] = []
-        for key, (fragment, _) in self._waiting.items():
+        for key, (fragment, _, group) in self._waiting.items():
             if key in self._between:
                 if chosen or self._sent:
                     break
                 self._sent_between = key
                 return (key,)
-            if self._sent_groups and (key if group_of is None else group_of(key)) in self._sent_groups:
+            if group in self._sent_groups:
                 continue
             if self._place_of is not None and self._place_of(fragment) is not Place.BESIDE:
                 if chosen:
@@ -322,10 +336,7 @@ class Outbox:
                 break
         return tuple(chosen)
 
-    def _groups(self, keys: tuple[str, ...]) -> tuple[str, ...]:
-        return keys if self._group_of is None else tuple(map(self._group_of, keys))
-
-    def _remove(self, key: str) -> _Change:
+    def _remove(self, key: str) -> Change:
         change = self._waiting.pop(key)
         self._between.pop(key, None)
         self._size -= len(change[0]) + len(key) + _OVERHEAD
@@ -393,7 +404,7 @@ class Outbox:
         elif count >= self._most < self._limits.batch_changes:
             self._most += 1
 
-    def _put_back(self, keys: tuple[str, ...], changes: tuple[_Change, ...]) -> tuple[str, ...]:
+    def _put_back(self, keys: tuple[str, ...], changes: tuple[Change, ...]) -> tuple[str, ...]:
         """
         What was sent waits again, before all others; where something newer waits, that counts.
 
@@ -403,17 +414,18 @@ class Outbox:
             return ()
         newer = self._waiting
         self._waiting = {}
-        for key, (fragment, since) in zip(keys, changes):
+        for key, change in zip(keys, changes):
+            fragment, since, group = change
             if key not in newer:
-                self._waiting[key] = fragment, since
+                self._waiting[key] = change
                 self._size += len(fragment) + len(key) + _OVERHEAD
                 continue
-            kept, _ = newer[key]
+            kept, _, _ = newer[key]
             if self._supersede is not None:
                 superseding = self._supersede(fragment, kept)
                 self._size += len(superseding) - len(kept)
                 kept = superseding
-            newer[key] = kept, since
+            newer[key] = kept, since, group
             if not self._between:  # else it stays behind what was put since
                 self._waiting[key] = newer.pop(key)
         back = tuple(self._waiting)
@@ -472,5 +484,5 @@ class Outbox:
         self._open_at = self._patient_until = self._busy_until = 0.0
 
 
-def _oldest(changes: Iterable[_Change]) -> float:
-    return min([since for _, since in changes], default=inf)
+def _oldest(changes: Iterable[Change]) -> float:
+    return min([since for _, since, _ in changes], default=inf)

@@ -17,6 +17,7 @@ from sipdmq.core import refuse
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.envelope import answer, read_message
 from sipdmq.dmq.membership import Membership
+from sipdmq.dmq.outbox import Change
 from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.trust import Trust
 from sipdmq.dmq.workers import Workers
@@ -332,11 +333,11 @@ class DMQService:
         """
         See L{IReplicator.put}. A change is encoded once for all nodes.
         """
-        fragment: bytes | None = None
+        made: Change | None = None
         for link in self.membership.links():
-            if fragment is None:
-                fragment = self.channels.find(channel).encode(change)
-            link.put_own(channel, key, fragment)
+            if made is None:
+                made = link.change(channel, key, self.channels.find(channel).encode(change))
+            link.put_own(channel, key, made)
 
     def put_for(
         self, node: NodeName, channel: str, key: str, change: Any, age: float = 0.0

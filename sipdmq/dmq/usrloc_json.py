@@ -9,7 +9,6 @@ other. What is read is checked value by value, since whoever may speak on this c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from operator import add
 from typing import Any, Final
 
 from sipdmq.dmq.errands import SyncEnd, SyncRequest
@@ -42,8 +41,17 @@ _MAX_RECORDS: Final = 1000
 """In one message. Kamailio's limit is 150; what is beyond is refused."""
 _MAX_XAVPS: Final = 4096
 _MAX_XAVPS_DEPTH: Final = 8
-_NAMES: Final = [b'"%d":' % number for number in range(1, 151)]
-"""Of the records in a message, as many as Kamailio has at most."""
+
+
+def _names(count: int) -> list[bytes]:
+    """
+    What stands before each of so many records in a message, the comma between two of them included.
+    """
+    return [b'%b"%d":' % (b"," if number > 1 else b"", number) for number in range(1, count + 1)]
+
+
+_NAMES: Final = _names(150)
+"""Of as many as Kamailio has at most."""
 
 
 # The greatest length of each string. Where Kamailio has a limit, not less than that.
@@ -225,7 +233,11 @@ def join(fragments: Iterable[bytes]) -> bytes:
     Fragments as one body: one as it is, several numbered under C{"multi"}.
     """
     parts = list(fragments)
-    if len(parts) == 1:
+    count = len(parts)
+    if count == 1:
         return parts[0]
-    names = _NAMES if len(parts) <= len(_NAMES) else [b'"%d":' % number for number in range(1, len(parts) + 1)]
-    return b'{"multi":{%b}}' % b",".join(map(add, names, parts))
+    names = _NAMES[:count] if count <= len(_NAMES) else _names(count)
+    pieces = [b""] * (2 * count)
+    pieces[::2] = names
+    pieces[1::2] = parts
+    return b'{"multi":{%b}}' % b"".join(pieces)
