@@ -13,10 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from sipdmq.core.read_ahead import ReadAhead
 from sipdmq.dmq.donor import Donor
 from sipdmq.dmq.errands import SyncEnd, SyncRequest
 from sipdmq.dmq.newcomer import Readiness
-from sipdmq.dmq.synced import BAD, OK, ReadAhead, SyncedPeer
+from sipdmq.dmq.synced import BAD, OK, SyncedPeer
 from sipdmq.errors import DecodeError
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.replication import INodeListener, IRepairer

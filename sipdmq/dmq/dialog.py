@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from sipdmq.core.read_ahead import ReadAhead
 from sipdmq.dmq.dialog_donor import DialogDonor
 from sipdmq.dmq.dialog_json import (
     SYNC_REQUEST,
@@ -25,7 +26,7 @@ from sipdmq.dmq.dialog_json import (
 from sipdmq.dmq.errands import SYNC, Errand, SyncEnd, says_ours
 from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.newcomer import Readiness
-from sipdmq.dmq.synced import BAD, FAILED, OK, ReadAhead, SyncedPeer
+from sipdmq.dmq.synced import BAD, FAILED, OK, SyncedPeer
 from sipdmq.dmq.usrloc_form import UNKNOWN
 from sipdmq.errors import DecodeError
 from sipdmq.interfaces.dialogs import Dialog, DialogId, DialogState, EndedDialog, IDialogListener, IDialogs

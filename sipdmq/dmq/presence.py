@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from sipdmq.config import PresenceConfig
+from sipdmq.core.read_ahead import ReadAhead
 from sipdmq.dmq.errands import SYNC, Errand, SyncEnd
 from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.newcomer import Readiness
@@ -27,7 +28,7 @@ from sipdmq.dmq.presence_json import (
 )
 from sipdmq.dmq.presence_merge import MergeLimits, merge
 from sipdmq.dmq.presence_syncs import PresenceSyncs, is_kamailio_5
-from sipdmq.dmq.synced import BAD, FAILED, OK, ReadAhead, SyncedPeer
+from sipdmq.dmq.synced import BAD, FAILED, OK, SyncedPeer
 from sipdmq.dmq.usrloc_form import UNKNOWN
 from sipdmq.errors import DecodeError, RequestRefused
 from sipdmq.interfaces.inspection import IInspectable

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -32,53 +32,12 @@ from sipdmq.dmq.restores import Restores
 from sipdmq.interfaces.replication import IBroadcaster, IMembership, IReplicator, ISynced
 from sipdmq.records import ChannelMessage, ChannelReply, ClusterNode, NodeName, NodeStatus
 
-__all__ = ["ACTIVE", "BAD", "FAILED", "OK", "ReadAhead", "SyncedPeer"]
+__all__ = ["ACTIVE", "BAD", "FAILED", "OK", "SyncedPeer"]
 
 OK: Final = ChannelReply(200)
 BAD: Final = ChannelReply(400)
 FAILED: Final = ChannelReply(500)
 ACTIVE: Final = NodeStatus.ACTIVE
-_KEPT_BODIES: Final = 64
-
-T = TypeVar("T")
-
-
-class ReadAhead(Generic[T]):
-    """
-    Bodies that were read for their keys, and wait for their turn. They are known by what they are, not by what is in
-    them: that would have to be hashed, 16 kB perhaps.
-    """
-
-    def __init__(self, decode: Callable[[bytes], T]) -> None:
-        """
-        @param decode: raises DecodeError.
-        """
-        self._decode = decode
-        self._kept: dict[int, tuple[bytes, T]] = {}  # by the id of the body
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def read(self, body: bytes) -> T:
-        """
-        Look what a body is about.
-
-        @raise DecodeError: it cannot be read.
-        """
-        found = self._decode(body)
-        if len(self._kept) >= _KEPT_BODIES:
-            del self._kept[next(iter(self._kept))]
-        self._kept[id(body)] = body, found
-        return found
-
-    def take(self, body: bytes) -> T:
-        """
-        It is its turn.
-
-        @raise DecodeError: as L{read}.
-        """
-        kept = self._kept.pop(id(body), None) if self._kept else None
-        return self._decode(body) if kept is None else kept[1]
 
 
 class Giver(Protocol):

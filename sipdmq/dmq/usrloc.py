@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipdmq.config import UsrlocConfig
+from sipdmq.core.read_ahead import ReadAhead
 from sipdmq.dmq.conflict import Answer, Limits, Merged
 from sipdmq.dmq.donor import Donor
 from sipdmq.dmq.errands import SyncEnd, SyncRequest
@@ -23,7 +24,7 @@ from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.merging import merge_all
 from sipdmq.dmq.newcomer import Readiness
 from sipdmq.dmq.restores import CLOCKS
-from sipdmq.dmq.synced import ACTIVE, BAD, OK, ReadAhead, SyncedPeer
+from sipdmq.dmq.synced import ACTIVE, BAD, OK, SyncedPeer
 from sipdmq.dmq.usrloc_changes import UsrlocChange, key_of, told_of
 from sipdmq.dmq.usrloc_form import UNKNOWN, UsrlocForm
 from sipdmq.dmq.usrloc_json import SYNC_REQUEST, SYNC_REQUEST_OF_OURS, decode, encode_sync_end, join

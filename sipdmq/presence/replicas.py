@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from sipdmq.core.read_ahead import ReadAhead
 from sipdmq.core.refusals import Refusals
 from sipdmq.errors import DecodeError
 from sipdmq.interfaces.inspection import IInspectable
@@ -40,7 +41,6 @@ PAGE_PAUSE: Final = 0.02
 """Seconds between two pages of records for a node that was away."""
 MAX_ERRANDS: Final = 64
 """Pages under way for other nodes at the same time; whoever comes then is repaired later."""
-_KEPT_BODIES: Final = 64
 
 
 @implementer(IRepairer, INodeListener, IInspectable)
@@ -72,7 +72,7 @@ class SubscriptionReplicas:
         self._serving: dict[int, IDelayedCall | None] = {}
         self._errands = 0
         self._is_stopped = False
-        self._bodies: dict[bytes, tuple[Subscription | DecodeError, ...]] = {}
+        self._bodies = ReadAhead(decode)
         self._refusals = Refusals(clock, "a subscription")
         subscriptions.replicate = self.put
         subscriptions.handed = self._hand
@@ -128,12 +128,9 @@ class SubscriptionReplicas:
         See L{IRepairer.keys_of}: the tags.
         """
         try:
-            records = decode(message.body)
+            records = self._bodies.read(message.body)
         except DecodeError:
             return ("",)
-        if len(self._bodies) >= _KEPT_BODIES:
-            self._bodies.pop(next(iter(self._bodies)))
-        self._bodies[message.body] = records
         return tuple([each.tag for each in records if isinstance(each, Subscription)]) or ("",)
 
     def message_received(self, message: ChannelMessage) -> ChannelReply:
@@ -148,7 +145,7 @@ class SubscriptionReplicas:
                 self._begin(sender._replace(is_sipdmq=True), lambda record: True, 0.0)
             return ChannelReply(200)
         try:
-            records = self._bodies.pop(message.body, None) or decode(message.body)
+            records = self._bodies.take(message.body)
         except DecodeError as error:
             self._refusals.add(message.source, error.reason)
             return ChannelReply(400)
