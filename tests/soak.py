@@ -63,6 +63,12 @@ MAX_ANSWER_TIME = 0.25
 MAX_GROWTH = 5 * 2**20
 """Bytes of resident memory above the baseline: with 10,000 single messages and as many in calls, 0.25 kB for each."""
 
+JUDGED_ROUNDS = 3
+"""
+Rounds at most until one does not grow by that: what is leaked is leaked in each, while the worst moment so far may come
+late. (Seen: 5.8 MB in the round behind the warm ones, 1.8 when the same seed was repeated.)
+"""
+
 WARM_ROUNDS = 3
 """
 Until the allocator has met the worst moment: what is open at once differs from round to round, and of arenas that were
@@ -83,7 +89,7 @@ class SoakResult:
     @ivar slowest: the longest wait for an OPTIONS, seconds.
     @ivar left: the numbers of the node that should be zero and are not.
     @ivar numbers: all of them.
-    @ivar baseline: resident bytes after the warming up.
+    @ivar baseline: resident bytes before the last round.
     @ivar resident: resident bytes at the end.
     @ivar log: what the node wrote, as far as it is wrong.
     """
@@ -108,6 +114,13 @@ class SoakResult:
             f"memory: {self.baseline / 2**20:.1f} MB before, {self.resident / 2**20:.1f} MB behind"
         )
 
+    @property
+    def has_grown(self) -> bool:
+        """
+        Whether the last round needed more memory than all before it.
+        """
+        return self.resident > self.baseline + MAX_GROWTH
+
     def problems(self) -> list[str]:
         """
         @return: a sentence for each number that is wrong.
@@ -117,7 +130,7 @@ class SoakResult:
             problems.append(f"OPTIONS took {self.slowest:.3f} s, must take {MAX_ANSWER_TIME} s at most")
         if self.left:
             problems.append(f"not zero: {self.left}")
-        if self.resident > self.baseline + MAX_GROWTH:
+        if self.has_grown:
             problems.append(f"the memory grew by {(self.resident - self.baseline) / 2**20:.1f} MB")
         if self.log:
             problems.append(f"the log has a traceback:\n{self.log}")
@@ -164,7 +177,8 @@ class Soak:
 
     def run(self, messages: int) -> SoakResult:
         """
-        Start the node, rounds of bad messages to warm it up, and judge one more against these.
+        Start the node, rounds of bad messages to warm it up, and judge one more against these; or another one, if the
+        memory grew.
         """
         result = self._result
         try:
@@ -172,14 +186,18 @@ class Soak:
             for _ in range(self._warm_rounds):
                 self._round(messages)
                 time.sleep(self._warm_up)
-            result.baseline = self._resident()
-            result.answers.clear()
-            self._round(messages)
-            self._ping()
-            time.sleep(QUIET)
+            result.resident = self._resident()
+            for _ in range(JUDGED_ROUNDS):
+                result.baseline = result.resident
+                result.answers.clear()
+                self._round(messages)
+                self._ping()
+                time.sleep(QUIET)
+                result.resident = self._resident()
+                if not result.has_grown:
+                    break
             result.numbers = numbers = self._snapshot()
             result.left = {name: numbers[name] for name in (*MUST_BE_ZERO, *MUST_BE_EMPTY) if numbers.get(name)}
-            result.resident = self._resident()
             result.log = "\n".join(itertools.islice(self._faults(), 40))
         finally:
             self.node.clean_up()
