@@ -37,6 +37,7 @@ COMPILED = (
     "sipdmq/dmq/links.py",
     "sipdmq/dmq/merging.py",
     "sipdmq/dmq/outbox.py",
+    "sipdmq/dmq/pace.py",
     "sipdmq/dmq/usrloc_changes.py",
     "sipdmq/dmq/usrloc_form.py",
     "sipdmq/dmq/usrloc_json.py",

@@ -22,6 +22,8 @@ from itertools import islice
 from math import inf
 from typing import Final, NamedTuple
 
+from sipdmq.dmq.pace import Pace
+
 __all__ = ["Batch", "Change", "Outbox", "OutboxLimits", "Outcome", "Place"]
 
 _OVERHEAD: Final = 360
@@ -31,18 +33,6 @@ _OVERHEAD: Final = 360
 _SEPARATOR: Final = 16
 """Bytes that a fragment may cost in a message beside itself: a number, quotes, a comma."""
 
-
-PATIENCE: Final = 4
-"""
-Times C{batch_window} for which changes gather while an earlier message has no answer: the busier the node is, the
-fuller are the messages that it has to read.
-"""
-
-FEWEST: Final = 2
-"""
-Changes in one message at least, however many are lost: so few fit into one frame of Ethernet, and 50 take a dozen, of
-which none may be lost.
-"""
 
 BACKLOG: Final = 4
 """Windows full of messages that may wait before a sync or a repair pauses: more only costs memory."""
@@ -126,9 +116,6 @@ class Outbox:
     @ivar is_stopped: the node has no such channel: nothing is kept for it.
     """
 
-    BUSY_PAUSE: Final = 0.5
-    """Seconds to leave a node alone that has said it is busy."""
-
     def __init__(
         self,
         limits: OutboxLimits,
@@ -157,11 +144,7 @@ class Outbox:
         self._earlier: set[int] = set()  # of those in sent: before the node was lost, and came back
         self._size = 0
         self._number = 0
-        self._open_at = 0.0  # the earliest time to send what does not fill a message
-        self._most = limits.batch_changes  # in one message now
-        self._lowered_at = -inf
-        self._patient_until = 0.0  # that, while there are messages without an answer
-        self._busy_until = 0.0
+        self._pace = Pace(limits.batch_changes, limits.batch_window, limits.repeated_after)
         self.dirty_since: float | None = None
         self.is_stopped = False
 
@@ -201,7 +184,7 @@ class Outbox:
         """
         Whether what waits fills a message: it need not gather any longer.
         """
-        return len(self._waiting) >= self._most
+        return len(self._waiting) >= self._pace.most
 
     @property
     def is_dirty(self) -> bool:
@@ -261,13 +244,11 @@ class Outbox:
         @param room: bytes of fragments that a message may have; a single one that is longer comes alone.
         @return: L{None}: nothing now; see L{next_at}.
         """
-        if not self._waiting or len(self._sent) >= self._limits.window or now < self._busy_until:
+        if not self._waiting or len(self._sent) >= self._limits.window or self._sent_between:
             return None
-        if self._sent_between:
+        if not self._pace.allows(now, len(self._waiting), bool(self._sent)):
             return None
-        if now < self._opens_at() and len(self._waiting) < self._most:
-            return None
-        keys = tuple(islice(self._waiting, self._most))
+        keys = tuple(islice(self._waiting, self._pace.most))
         changes = self._take_all(keys, room)
         if not changes:
             keys = self._choose(room)
@@ -278,8 +259,7 @@ class Outbox:
         self._number += 1
         self._sent[self._number] = (keys, groups, changes, now)
         self._sent_groups.update(groups)
-        self._open_at = now + self._limits.batch_window
-        self._patient_until = now + PATIENCE * self._limits.batch_window
+        self._pace.sent(now)
         return Batch(self._number, keys, tuple([fragment for fragment, _, _ in changes]))
 
     def _take_all(self, keys: tuple[str, ...], room: int) -> tuple[Change, ...]:
@@ -332,7 +312,7 @@ class Outbox:
             if chosen and room < 0:
                 break
             chosen.append(key)
-            if len(chosen) >= self._most:
+            if len(chosen) >= self._pace.most:
                 break
         return tuple(chosen)
 
@@ -346,13 +326,10 @@ class Outbox:
         """
         When L{take} is to be asked again without anything having happened before; L{None}: it need not be.
         """
-        at = max(self._opens_at(), self._busy_until)
+        at = self._pace.next_at(bool(self._sent))
         if self._waiting and len(self._sent) < self._limits.window and now < at:
             return at
         return None
-
-    def _opens_at(self) -> float:
-        return self._patient_until if self._sent else self._open_at
 
     def done(self, number: int, outcome: Outcome, now: float) -> tuple[str, ...]:
         """
@@ -364,7 +341,7 @@ class Outbox:
         if sent is None:
             return ()
         keys, groups, changes, sent_at = sent
-        self._adapt(len(keys), sent_at, now, outcome is Outcome.LOST)
+        self._pace.ended(len(keys), sent_at, now, outcome is Outcome.LOST)
         self._sent_groups.difference_update(groups)
         is_earlier = number in self._earlier
         self._earlier.discard(number)
@@ -378,7 +355,7 @@ class Outbox:
             self.is_stopped = True
             self._empty()
         elif outcome is Outcome.BUSY:
-            self._busy_until = now + self.BUSY_PAUSE
+            self._pace.was_busy(now)
             self._put_back(keys, changes)
             if was_between in self._waiting:
                 self._between = {was_between: None, **self._between}
@@ -389,20 +366,6 @@ class Outbox:
             middle = len(keys) // 2
             self._halves.extend((keys[:middle], keys[middle:]))
         return ()
-
-    def _adapt(self, count: int, sent_at: float, now: float, is_lost: bool) -> None:
-        """
-        How many changes go into one message: half as many when a full one had to be sent again, and one more with each
-        that had not. Where one frame of a hundred is lost, that makes a dozen changes, where it is one of seven, two.
-
-        @param count: changes of a message that was answered now, or is lost.
-        """
-        if is_lost or now - sent_at >= self._limits.repeated_after:
-            if count > FEWEST and sent_at >= self._lowered_at:  # else it is of the same trouble as the one before
-                self._most = max(FEWEST, min(self._most, count) // 2)
-                self._lowered_at = now
-        elif count >= self._most < self._limits.batch_changes:
-            self._most += 1
 
     def _put_back(self, keys: tuple[str, ...], changes: tuple[Change, ...]) -> tuple[str, ...]:
         """
@@ -480,8 +443,7 @@ class Outbox:
         """
         self.is_stopped = False
         self._earlier.update(self._sent)
-        self._most = self._limits.batch_changes
-        self._open_at = self._patient_until = self._busy_until = 0.0
+        self._pace.reset()
 
 
 def _oldest(changes: Iterable[Change]) -> float:
