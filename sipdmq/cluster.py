@@ -16,6 +16,7 @@ from sipdmq.config.dmq import listener_of, protocol_of
 from sipdmq.core.domains import Domains
 from sipdmq.core.keys import derive_key
 from sipdmq.dialog.service import Dialogs
+from sipdmq.dmq.changes import OutboxLimits
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.conflict import Limits
 from sipdmq.dmq.copied import CopyReceiver
@@ -31,7 +32,6 @@ from sipdmq.dmq.lookup import VERB, RemoteLookup
 from sipdmq.dmq.membership import PROBE_INTERVAL, Membership
 from sipdmq.dmq.names import NodeNames
 from sipdmq.dmq.nodelist import NodeList
-from sipdmq.dmq.outbox import OutboxLimits
 from sipdmq.dmq.owner import FlowTokens
 from sipdmq.dmq.presence import PresencePeer
 from sipdmq.dmq.presence_copied import PublishCopyReceiver

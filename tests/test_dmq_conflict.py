@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq.core.contacts import PERMANENT, identity, known_until
 from sipdmq.core.domains import Domains
-from sipdmq.dmq.conflict import Answer, Limits, Merged, merge, rank
+from sipdmq.dmq.conflict import Answer, Limits, Merged, merge
+from sipdmq.dmq.order import rank
 from sipdmq.dmq.owner import FlowTokens
 from sipdmq.dmq.usrloc_form import UsrlocForm
 from sipdmq.records import Binding, NodeName, Protocol

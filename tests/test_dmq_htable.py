@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from sipdmq.config import HtableConfig
+from sipdmq.dmq.changes import Place
 from sipdmq.dmq.htable import HtablePeer
 from sipdmq.dmq.newcomer import SyncState
-from sipdmq.dmq.outbox import Place
 from sipdmq.htable.service import Tables
 from sipdmq.interfaces.inspection import IInspectable
 from sipdmq.interfaces.replication import IChannelPeer, INodeListener, IRepairer

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipdmq.dmq.changes import Place
 from sipdmq.dmq.errands import SyncEnd
 from sipdmq.dmq.htable_json import (
     NO_CELLS,
@@ -32,7 +33,6 @@ from sipdmq.dmq.htable_json import (
     join,
     place_of,
 )
-from sipdmq.dmq.outbox import Place
 from sipdmq.errors import DecodeError
 from sipdmq.records import Cell, CellRemoval
 

@@ -10,9 +10,9 @@ from typing import Any
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from sipdmq.dmq.changes import OutboxLimits
 from sipdmq.dmq.channels import Channels, CustomChannel
 from sipdmq.dmq.links import Link
-from sipdmq.dmq.outbox import OutboxLimits
 from sipdmq.dmq.sender import KdmqSender
 from sipdmq.interfaces.replication import IRepairer
 from sipdmq.records import ClusterNode, NodeName, NodeStatus, Protocol

@@ -8,13 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipdmq.dmq.outbox import Batch, Outbox, OutboxLimits, Outcome, Place
+from sipdmq.dmq.changes import Batch, OutboxLimits, Outcome, Place
+from sipdmq.dmq.outbox import Outbox
 
 ROOM = 1000
 
 
 def make(**limits: float) -> Outbox:
     return Outbox(OutboxLimits(**{"batch_window": 0.0, **limits}))  # type: ignore[arg-type]
+
+
+def put_into(box: Outbox, key: str, fragment: bytes, since: float) -> bool:
+    return box.put(key, box.change(key, fragment, since))
 
 
 def keys(batch: Batch | None) -> tuple[str, ...]:
@@ -28,7 +33,7 @@ class OneByOneTests(SynchronousTestCase):
 
     def test_what_is_put_leaves_at_once(self) -> None:
         box = make()
-        box.put("a", b"1", 0)
+        put_into(box, "a", b"1", 0)
         batch = box.take(0, ROOM)
         self.assertEqual(batch, Batch(1, ("a",), (b"1",)))
         self.assertEqual((len(box), box.unanswered, box.size), (0, 1, 0))
@@ -37,7 +42,7 @@ class OneByOneTests(SynchronousTestCase):
     def test_the_newest_of_a_key_wins(self) -> None:
         box = make()
         for fragment in (b"1", b"2", b"3"):
-            box.put("a", fragment, 0)
+            put_into(box, "a", fragment, 0)
         batch = box.take(0, ROOM)
         assert batch is not None
         self.assertEqual(batch.fragments, (b"3",))
@@ -45,11 +50,11 @@ class OneByOneTests(SynchronousTestCase):
 
     def test_a_key_waits_for_the_answer_to_what_was_sent_of_it(self) -> None:
         box = make()
-        box.put("a", b"1", 0)
+        put_into(box, "a", b"1", 0)
         first = box.take(0, ROOM)
         assert first is not None
-        box.put("a", b"2", 0)
-        box.put("b", b"1", 0)
+        put_into(box, "a", b"2", 0)
+        put_into(box, "b", b"1", 0)
         self.assertEqual(keys(box.take(0, ROOM)), ("b",))
         self.assertIsNone(box.take(0, ROOM))
         box.done(first.number, Outcome.TAKEN, 0)
@@ -58,7 +63,7 @@ class OneByOneTests(SynchronousTestCase):
     def test_the_window(self) -> None:
         box = make(window=2)
         for key in "abc":
-            box.put(key, b"", 0)
+            put_into(box, key, b"", 0)
         numbers = [batch.number for batch in (box.take(0, ROOM), box.take(0, ROOM)) if batch]
         self.assertIsNone(box.take(0, ROOM))
         box.done(numbers[1], Outcome.TAKEN, 0)
@@ -66,7 +71,7 @@ class OneByOneTests(SynchronousTestCase):
 
     def test_one_that_is_refused_is_dropped_and_named(self) -> None:
         box = make()
-        box.put("a", b"1", 0)
+        put_into(box, "a", b"1", 0)
         batch = box.take(0, ROOM)
         assert batch is not None
         self.assertEqual(box.done(batch.number, Outcome.REFUSED, 0), ("a",))
@@ -74,29 +79,29 @@ class OneByOneTests(SynchronousTestCase):
 
     def test_404_stops_the_channel_until_the_node_returns(self) -> None:
         box = make()
-        box.put("a", b"1", 0)
+        put_into(box, "a", b"1", 0)
         batch = box.take(0, ROOM)
         assert batch is not None
-        box.put("b", b"1", 0)
+        put_into(box, "b", b"1", 0)
         box.done(batch.number, Outcome.NO_CHANNEL, 0)
-        self.assertFalse(box.put("c", b"1", 0))
+        self.assertFalse(put_into(box, "c", b"1", 0))
         self.assertIsNone(box.take(0, ROOM))
         box.returned()
-        self.assertTrue(box.put("c", b"1", 0))
+        self.assertTrue(put_into(box, "c", b"1", 0))
         self.assertEqual(keys(box.take(0, ROOM)), ("c",))
 
     def test_no_answer_makes_it_dirty_and_empty(self) -> None:
         box = make()
-        box.put("a", b"1", 0)
+        put_into(box, "a", b"1", 0)
         batch = box.take(0, ROOM)
         assert batch is not None
-        box.put("b", b"1", 0)
+        put_into(box, "b", b"1", 0)
         box.done(batch.number, Outcome.LOST, 0)
         self.assertEqual((len(box), box.size, box.is_dirty), (0, 0, True))
 
     def test_busy_is_tried_again_a_little_later(self) -> None:
         box = make()
-        box.put("a", b"1", 0)
+        put_into(box, "a", b"1", 0)
         batch = box.take(0, ROOM)
         assert batch is not None
         box.done(batch.number, Outcome.BUSY, 10)
@@ -108,10 +113,10 @@ class OneByOneTests(SynchronousTestCase):
 
     def test_busy_and_something_newer(self) -> None:
         box = make()
-        box.put("a", b"old", 0)
+        put_into(box, "a", b"old", 0)
         batch = box.take(0, ROOM)
         assert batch is not None
-        box.put("a", b"new", 0)
+        put_into(box, "a", b"new", 0)
         box.done(batch.number, Outcome.BUSY, 0)
         batch = box.take(5, ROOM)
         assert batch is not None
@@ -122,27 +127,27 @@ class OneByOneTests(SynchronousTestCase):
 class BoundTests(SynchronousTestCase):
     def test_too_many_changes(self) -> None:
         box = make(changes=2)
-        box.put("a", b"1", 0)
-        box.put("b", b"1", 0)
-        self.assertTrue(box.put("a", b"2", 0), "no more than before")
-        self.assertFalse(box.put("c", b"1", 0))
+        put_into(box, "a", b"1", 0)
+        put_into(box, "b", b"1", 0)
+        self.assertTrue(put_into(box, "a", b"2", 0), "no more than before")
+        self.assertFalse(put_into(box, "c", b"1", 0))
         self.assertEqual((len(box), box.size, box.is_dirty), (0, 0, True))
 
     def test_too_many_bytes(self) -> None:
         box = make(size=1000)
-        self.assertFalse(box.put("a", b"x" * 1000, 0))
+        self.assertFalse(put_into(box, "a", b"x" * 1000, 0))
         self.assertTrue(box.is_dirty)
         box.cleaned()
-        self.assertTrue(box.put("a", b"x" * 100, 0))
+        self.assertTrue(put_into(box, "a", b"x" * 100, 0))
 
     def test_what_was_sent_stays_unanswered_when_the_rest_is_forgotten(self) -> None:
         box = make()
-        box.put("a", b"1", 0)
+        put_into(box, "a", b"1", 0)
         batch = box.take(0, ROOM)
         assert batch is not None
         box.forget(0)
         box.cleaned()
-        box.put("a", b"repaired", 0)
+        put_into(box, "a", b"repaired", 0)
         self.assertIsNone(box.take(0, ROOM), "an old retransmission may be on its way")
         box.done(batch.number, Outcome.LOST, 0)
 
@@ -154,26 +159,26 @@ class BatchTests(SynchronousTestCase):
 
     def test_an_idle_box_sends_at_once_and_a_busy_one_gathers(self) -> None:
         box = make(batch_changes=3, batch_window=0.002)
-        box.put("a", b"1", 0)
+        put_into(box, "a", b"1", 0)
         first = box.take(10, ROOM)
         self.assertEqual(keys(first), ("a",))
         box.done(first.number, Outcome.TAKEN, 10)
-        box.put("b", b"1", 0)
+        put_into(box, "b", b"1", 0)
         self.assertIsNone(box.take(10, ROOM))
         self.assertEqual(box.next_at(10), 10.002)
-        box.put("c", b"1", 0)
+        put_into(box, "c", b"1", 0)
         self.assertEqual(keys(box.take(10.002, ROOM)), ("b", "c"))
 
     def test_it_gathers_longer_while_the_node_has_not_answered(self) -> None:
         box = make(batch_changes=4, batch_window=0.002)
-        box.put("a", b"1", 0)
+        put_into(box, "a", b"1", 0)
         first = box.take(10, ROOM)
-        box.put("b", b"1", 0)
+        put_into(box, "b", b"1", 0)
         self.assertIsNone(box.take(10.007, ROOM))
         self.assertEqual(box.next_at(10.007), 10.008)
         box.done(first.number, Outcome.TAKEN, 10.007)
         self.assertEqual(keys(box.take(10.007, ROOM)), ("b",))
-        box.put("c", b"1", 0)
+        put_into(box, "c", b"1", 0)
         self.assertEqual(keys(box.take(10.015, ROOM)), ("c",))
 
     def test_where_messages_are_lost_they_are_small(self) -> None:
@@ -181,7 +186,7 @@ class BatchTests(SynchronousTestCase):
 
         def sent(now: float, answered_after: float, outcome: Outcome = Outcome.TAKEN) -> list[int]:
             for number in range(40):
-                box.put(f"k{number}", b"1", 0)
+                put_into(box, f"k{number}", b"1", 0)
             batches = [box.take(now, ROOM), box.take(now, ROOM)]
             for batch in batches:
                 box.done(batch.number, outcome, now + answered_after)
@@ -200,33 +205,33 @@ class BatchTests(SynchronousTestCase):
     def test_one_change_is_no_sign_of_anything(self) -> None:
         box = make(batch_changes=16, repeated_after=0.1)
         for now in range(3):
-            box.put("a", b"1", 0)
+            put_into(box, "a", b"1", 0)
             box.done(box.take(now, ROOM).number, Outcome.LOST, now + 0.9)
         for number in range(20):
-            box.put(f"k{number}", b"1", 0)
+            put_into(box, f"k{number}", b"1", 0)
         self.assertEqual(len(box.take(9, ROOM).keys), 16)
 
     def test_a_full_one_does_not_wait(self) -> None:
         box = make(batch_changes=2, batch_window=1)
-        box.put("a", b"1", 0)
+        put_into(box, "a", b"1", 0)
         box.take(0, ROOM)
-        box.put("b", b"1", 0)
-        box.put("c", b"1", 0)
+        put_into(box, "b", b"1", 0)
+        put_into(box, "c", b"1", 0)
         self.assertEqual(keys(box.take(0, ROOM)), ("b", "c"))
 
     def test_the_room_of_a_message(self) -> None:
         box = make(batch_changes=9)
         for key in "abc":
-            box.put(key, b"x" * 100, 0)
+            put_into(box, key, b"x" * 100, 0)
         self.assertEqual(keys(box.take(0, 240)), ("a", "b"))
-        box.put("d", b"x" * 1000, 0)
+        put_into(box, "d", b"x" * 1000, 0)
         self.assertEqual(keys(box.take(0, 240)), ("c",))
         self.assertEqual(keys(box.take(0, 240)), ("d",), "longer than the room, alone")
 
     def test_a_refused_one_is_halved_until_the_bad_record_is_alone(self) -> None:
         box = make(batch_changes=8)
         for key in "abcdefgh":
-            box.put(key, key.encode(), 0)
+            put_into(box, key, key.encode(), 0)
         sent, dropped = [], []
         while (batch := box.take(0, ROOM)) is not None:
             sent.append("".join(batch.keys))
@@ -260,7 +265,7 @@ class PlaceTests(SynchronousTestCase):
         """
         for change in changes:
             key, _, fragment = change.partition(" ")
-            self.assertTrue(box.put(key, fragment.encode(), 0))
+            self.assertTrue(put_into(box, key, fragment.encode(), 0))
 
     def take(self, box: Outbox, now: float = 0.0) -> Batch:
         batch = box.take(now, ROOM)
@@ -391,10 +396,10 @@ class PlaceTests(SynchronousTestCase):
                 fragment = f"{value}{count}"
                 if value == "b":
                     here.clear()
-                    box.put("remove", fragment.encode(), now)
+                    put_into(box, "remove", fragment.encode(), now)
                 else:
                     here[key] = fragment
-                    box.put(key, fragment.encode(), now)
+                    put_into(box, key, fragment.encode(), now)
             elif what == "take":
                 batch = box.take(now, ROOM)
                 if batch is not None:
@@ -455,7 +460,7 @@ class PropertyTests(SynchronousTestCase):
             now += 0.1
             if what == "put":
                 put[str(value)] = str(number).encode()
-                self.assertTrue(box.put(str(value), put[str(value)], 0))
+                self.assertTrue(put_into(box, str(value), put[str(value)], 0))
             elif what == "take":
                 take()
             else:
@@ -477,11 +482,11 @@ class SupersedeTests(SynchronousTestCase):
 
     def test_the_newer_one_takes_the_place_of_both(self) -> None:
         box = self.make()
-        box.put("a", b"1", 0)
+        put_into(box, "a", b"1", 0)
         first = box.take(0, ROOM)
         assert first is not None
-        box.put("a", b"2", 0)
-        box.put("a", b"3", 0)
+        put_into(box, "a", b"2", 0)
+        put_into(box, "a", b"3", 0)
         box.done(first.number, Outcome.TAKEN, 0)
         batch = box.take(0, ROOM)
         assert batch is not None
@@ -489,10 +494,10 @@ class SupersedeTests(SynchronousTestCase):
 
     def test_what_was_sent_and_not_taken_counts_as_not_sent(self) -> None:
         box = self.make()
-        box.put("a", b"1", 0)
+        put_into(box, "a", b"1", 0)
         first = box.take(0, ROOM)
         assert first is not None
-        box.put("a", b"2", 0)
+        put_into(box, "a", b"2", 0)
         box.done(first.number, Outcome.BUSY, 0)
         batch = box.take(10, ROOM)
         assert batch is not None

@@ -192,11 +192,11 @@ class MergeTests(SynchronousTestCase):
         limits = LIMITS._replace(contacts=contacts)
         records: Any = ()
         for each in before:
-            records = conflict._merge_any(records, each, NOW, LIMITS, FORM.content).records
+            records = conflict.merge_any(records, each, NOW, LIMITS, FORM.content).records
         another = incoming._replace(last_modified=max(0, incoming.last_modified + modified))
         for each in (incoming, another, *records[:1]):
             short = conflict.merge(records, each, NOW, limits, FORM.content)
-            full = conflict._merge_any(records, each, NOW, limits, FORM.content)
+            full = conflict.merge_any(records, each, NOW, limits, FORM.content)
             self.assertEqual((tuple(short.records), *short[1:]), (tuple(full.records), *full[1:]))
 
     def test_the_usual_ways_are_taken(self) -> None:

@@ -7,9 +7,9 @@ removed does not come back by an older message; two nodes that answer each other
 It follows from this:
 
   - The records of an AoR are divided by L{identity<sipdmq.core.contacts.identity>}, which is an equivalence (RFC 3261
-    §19.1.4 is none). Of each identity one record is kept, the greatest by L{rank}: a total order. So a state is a
-    maximum, and maxima do not mind order or repetition. The order of removals does not mind by which ruid they were
-    named.
+    §19.1.4 is none). Of each identity one record is kept, the greatest by L{rank<sipdmq.dmq.order.rank>}: a total
+    order. So a state is a maximum, and maxima do not mind order or repetition. The order of removals does not mind by
+    which ruid they were named.
   - Beside that a record has a ruid, its name among Kamailios, which may move to another identity there: a phone with
     C{+sip.instance} and without C{reg-id} that gets another address. So among the kept records of one ruid only the
     greatest is alive, the others are I{hidden}: that is a view of the state, made anew after each change, and no state
@@ -25,20 +25,16 @@ removal: what two nodes make of it depends on what they had.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from sipdmq.core.contacts import CONTACT_OVERHEAD, MAX_ANSWER, answer_size, identity, known_until, remembered_until
+from sipdmq.dmq.order import Encode, compare, is_removal
 from sipdmq.records import Binding
 
-__all__ = ["Answer", "Encode", "Limits", "Merged", "at_a_glance", "laid_to_rest", "merge", "rank"]
+__all__ = ["Answer", "Limits", "Merged", "at_a_glance", "laid_to_rest", "merge", "merge_any"]
 
 MAX_OTHER_RUIDS: Final = 4
-
-Encode = Callable[[Binding], bytes]
-"""A record as all nodes write it, whatever else they know of it: the last thing that the order looks at."""
-
-Rank = tuple[int, str, int, bool, int, str, bytes]
 
 
 class Limits(NamedTuple):
@@ -81,55 +77,6 @@ class Merged(NamedTuple):
     refused: str = ""
 
 
-def _is_removal(record: Binding) -> bool:
-    return record.removed and not record.is_hidden
-
-
-def rank(record: Binding, encode: Encode) -> Rank:
-    """
-    The place of a record in the order of its identity. Two removals that differ only in how the record was named, or
-    in what was known of it, are the same.
-    """
-    if _is_removal(record):
-        return (record.last_modified, record.call_id, record.cseq, True, record.server_id, "", b"")
-    return (
-        record.last_modified,
-        record.call_id,
-        record.cseq,
-        False,
-        record.server_id,
-        record.ruid,
-        encode(record),
-    )
-
-
-def _brief_rank(record: Binding) -> tuple[int, str, int, bool, int, str]:
-    is_removal = _is_removal(record)
-    return (
-        record.last_modified,
-        record.call_id,
-        record.cseq,
-        is_removal,
-        record.server_id,
-        "" if is_removal else record.ruid,
-    )
-
-
-def _compare(one: Binding, other: Binding, encode: Encode) -> int:
-    """
-    As L{rank}, the encoding made only where it decides.
-
-    @return: less than 0, 0, greater than 0.
-    """
-    first: tuple[object, ...] = _brief_rank(one)
-    second: tuple[object, ...] = _brief_rank(other)
-    if first == second:
-        if first[3]:
-            return 0
-        first, second = (encode(one),), (encode(other),)
-    return (first > second) - (first < second)
-
-
 def _ruids(records: Iterable[Binding], main: str) -> tuple[str, ...]:
     """
     The smallest of all ruids seen, without the main one. Kept this way, and not by age, it does not matter in which
@@ -160,7 +107,7 @@ def _united(winner: Binding, loser: Binding, now: int, limits: Limits) -> Bindin
     if others == winner.other_ruids and latest == known_until(winner):
         return winner
     until = winner.expires_at
-    if _is_removal(winner):
+    if is_removal(winner):
         until = max(until, remembered_until(latest, now, limits.forget_after))
     elif latest == until:
         latest = 0
@@ -171,7 +118,7 @@ def _same(stored: Binding, incoming: Binding, now: int, limits: Limits) -> Bindi
     """
     Two records of the same rank: the stored one, which knows more, and what only some messages have.
     """
-    if _is_removal(stored):
+    if is_removal(stored):
         main, other = sorted((stored, incoming), key=lambda record: record.ruid, reverse=True)
         if main is incoming:
             stored = stored._replace(ruid=main.ruid, other_ruids=_ruids((stored, other), main.ruid))
@@ -184,9 +131,9 @@ def _with_rank(incoming: Binding, stored: Binding, encode: Encode) -> Binding:
     """
     A record with C{last_modified} 0, with a place in the order that is just above or just below that of what is there.
     """
-    if incoming.call_id == stored.call_id or (_is_removal(incoming) and not incoming.call_id):
+    if incoming.call_id == stored.call_id or (is_removal(incoming) and not incoming.call_id):
         wins = incoming.cseq > stored.cseq or (
-            _is_removal(incoming) and (incoming.cseq == stored.cseq or not incoming.call_id)
+            is_removal(incoming) and (incoming.cseq == stored.cseq or not incoming.call_id)
         )
         if not incoming.call_id:
             incoming = incoming._replace(
@@ -194,11 +141,11 @@ def _with_rank(incoming: Binding, stored: Binding, encode: Encode) -> Binding:
                 instance=stored.instance, reg_id=stored.reg_id,
             )  # fmt: skip
     else:
-        wins = not _is_removal(stored)
+        wins = not is_removal(stored)
     if not wins:
         return incoming
     placed = incoming._replace(last_modified=stored.last_modified)
-    if _compare(placed, stored, encode) < 0:
+    if compare(placed, stored, encode) < 0:
         placed = placed._replace(last_modified=stored.last_modified + 1)
     return placed
 
@@ -214,7 +161,7 @@ def merge(
     @param now: seconds since the epoch.
     """
     plain = at_a_glance(records, incoming, now, limits)
-    return _merge_any(records, incoming, now, limits, encode) if plain is None else Merged(plain)
+    return merge_any(records, incoming, now, limits, encode) if plain is None else Merged(plain)
 
 
 def at_a_glance(
@@ -232,7 +179,7 @@ def at_a_glance(
     return records if len(records) == 1 and records[0] == incoming else None
 
 
-def _merge_any(
+def merge_any(
     records: Sequence[Binding], incoming: Binding, now: int, limits: Limits, encode: Encode
 ) -> Merged:
     """
@@ -267,7 +214,7 @@ def _merge_any(
         result = _viewed([*records, incoming], encode)
         return Merged(result, None if is_over else _answer_for(result, len(records), incoming, False, encode))
     stored = records[at]
-    order = _compare(incoming, stored, encode)
+    order = compare(incoming, stored, encode)
     if order > 0:
         refusal = _no_room(records, incoming, stored, limits)
         if refusal:
@@ -389,7 +336,7 @@ def _viewed(records: list[Binding], encode: Encode) -> list[Binding]:
             greatest[record.ruid] = record
     result = []
     for record in records:
-        if not _is_removal(record):
+        if not is_removal(record):
             is_hidden = greatest[record.ruid] is not record
             if is_hidden != record.is_hidden:
                 record = record._replace(is_hidden=is_hidden, removed=is_hidden)
@@ -398,5 +345,5 @@ def _viewed(records: list[Binding], encode: Encode) -> list[Binding]:
 
 
 def _greater(one: Binding, other: Binding, encode: Encode) -> bool:
-    order = _compare(one, other, encode)
+    order = compare(one, other, encode)
     return order > 0 or (order == 0 and identity(one) > identity(other))

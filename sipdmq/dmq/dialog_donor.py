@@ -34,6 +34,6 @@ class DialogDonor(Donor):
             self._read(name, records)
         return succeed((found, names[_PAGE:] or None))
 
-    def _read(self, name: Any, found: list[Any]) -> Any:
+    def _read(self, name: Any, found: list[Any]) -> None:
         record = self._store.record(name)
         found[:] = [] if record is None else [record]

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipdmq.core.read_ahead import ReadAhead
+from sipdmq.dmq.changes import Place
 from sipdmq.dmq.errands import SyncEnd
 from sipdmq.dmq.htable_donor import TableDonor
 from sipdmq.dmq.htable_json import (
@@ -35,7 +36,6 @@ from sipdmq.dmq.htable_json import (
 from sipdmq.dmq.htable_pairs import Pairs
 from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.newcomer import Readiness
-from sipdmq.dmq.outbox import Place
 from sipdmq.dmq.synced import BAD, FAILED, OK, SyncedPeer
 from sipdmq.dmq.usrloc_form import UNKNOWN
 from sipdmq.errors import DecodeError

@@ -16,9 +16,9 @@ from json.encoder import encode_basestring
 from math import ceil
 from typing import Any, Final, NamedTuple
 
+from sipdmq.dmq.changes import Place
 from sipdmq.dmq.errands import SyncEnd
 from sipdmq.dmq.kamailio_json import checked, read
-from sipdmq.dmq.outbox import Place
 from sipdmq.errors import DecodeError
 from sipdmq.records import Cell, CellRemoval, CellValue
 

@@ -13,10 +13,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import classImplements
 
+from sipdmq.dmq.changes import Batch, Change, OutboxLimits, Outcome
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.envelope import length_limit
 from sipdmq.dmq.errands import says_ours
-from sipdmq.dmq.outbox import Batch, Change, Outbox, OutboxLimits, Outcome
+from sipdmq.dmq.outbox import Outbox
 from sipdmq.dmq.sender import HEADERS_ROOM, KdmqSender, MessageTooLongError
 from sipdmq.interfaces.messages import IClientUser
 from sipdmq.interfaces.replication import IRepairer
@@ -212,7 +213,7 @@ class Link:
             box.forget(change[1])
             return
         was_dirty = box.dirty_since is not None
-        if not box.put_change(key, change) and not was_dirty and box.is_dirty:
+        if not box.put(key, change) and not was_dirty and box.is_dirty:
             log.warn("too many changes wait for {node}: it will be repaired", node=str(self.node.name))
         if (channel not in self._calls or box.is_full) and not box.is_waiting:
             self._pump(channel)  # else it will be, with an answer or when the changes have gathered

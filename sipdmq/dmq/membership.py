@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipdmq.dmq import hello
+from sipdmq.dmq.changes import OutboxLimits
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.effects import (
     AskLater,
@@ -35,7 +36,6 @@ from sipdmq.dmq.links import Link
 from sipdmq.dmq.names import NodeNames
 from sipdmq.dmq.nodelist import NodeList
 from sipdmq.dmq.notification import CONTENT_TYPE, NotificationPeer
-from sipdmq.dmq.outbox import OutboxLimits
 from sipdmq.dmq.repairs import VERB, Repairs
 from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.trust import Trust

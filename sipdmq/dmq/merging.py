@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sipdmq.dmq.conflict import Encode, Limits, Merged, at_a_glance, merge
+from sipdmq.dmq.conflict import Limits, Merged, at_a_glance, merge_any
+from sipdmq.dmq.order import Encode
 from sipdmq.records import Binding
 
 __all__ = ["merge_all"]
@@ -25,7 +26,7 @@ def merge_all(
     stands before C{records}.
 
     @param outcomes: becomes those of which somebody has to hear something.
-    @see: L{merge}
+    @see: L{merge<sipdmq.dmq.conflict.merge>}
     """
     if outcomes:  # asked again
         outcomes.clear()
@@ -35,7 +36,7 @@ def merge_all(
         if plain is not None:
             kept = plain
             continue
-        merged = merge(kept, each, now, limits, encode)
+        merged = merge_any(kept, each, now, limits, encode)
         kept = merged.records
         if merged.answer is not None or merged.refused:
             outcomes.append(merged)

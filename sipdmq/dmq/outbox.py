@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from enum import IntEnum
 from itertools import islice
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
 
+from sipdmq.dmq.changes import Batch, Change, OutboxLimits, Outcome, Place
 from sipdmq.dmq.pace import Pace
 
-__all__ = ["Batch", "Change", "Outbox", "OutboxLimits", "Outcome", "Place"]
+__all__ = ["Outbox"]
 
 _OVERHEAD: Final = 360
 """Bytes to count for a change beside its fragment and its key: what Python needs to hold it, as measured."""
@@ -36,74 +36,6 @@ _SEPARATOR: Final = 16
 
 BACKLOG: Final = 4
 """Windows full of messages that may wait before a sync or a repair pauses: more only costs memory."""
-
-
-class OutboxLimits(NamedTuple):
-    """
-    @ivar window: requests that may be unanswered at once.
-    @ivar batch_changes: changes in one message at most.
-    @ivar batch_window: seconds for which changes gather after something was sent; 0: they do not.
-    @ivar changes: how many may wait.
-    @ivar size: bytes that may wait.
-    @ivar repeated_after: seconds without an answer after which a message is sent again; infinity: it never is.
-    """
-
-    window: int = 16
-    batch_changes: int = 1
-    batch_window: float = 0.002
-    changes: int = 50_000
-    size: int = 16 * 2**20
-    repeated_after: float = inf
-
-
-class Place(IntEnum):
-    """
-    How a change stands to the others.
-    """
-
-    BESIDE = 1
-    """It may go with others into one message."""
-    ALONE = 2
-    """It goes alone."""
-    BETWEEN = 3
-    """Alone, behind all that was put before it, and before all that is put after it, whatever the keys."""
-
-
-class Batch(NamedTuple):
-    """
-    The changes of one message.
-
-    @ivar number: by which its answer is told.
-    @ivar fragments: one for each key.
-    """
-
-    number: int
-    keys: tuple[str, ...]
-    fragments: tuple[bytes, ...]
-
-
-class Outcome(IntEnum):
-    """
-    What became of a message.
-    """
-
-    TAKEN = 1
-    """2xx."""
-    REFUSED = 2
-    """Anything else: a batch is sent again in halves, until the one refused record is alone."""
-    NO_CHANNEL = 3
-    """404: the node does not have this channel, until it returns."""
-    BUSY = 4
-    """503: it has too much to do; the same again, a little later."""
-    LOST = 5
-    """No answer, or it could not be sent."""
-
-
-Change = tuple[bytes, float, str]
-"""
-Its fragment; when it was made, or the oldest that it stands for: seconds; and the group of its key. A plain tuple, made
-once for all nodes.
-"""
 
 
 class Outbox:
@@ -201,13 +133,7 @@ class Outbox:
         """
         return fragment, since, key if self._group_of is None else self._group_of(key)
 
-    def put(self, key: str, fragment: bytes, since: float) -> bool:
-        """
-        As L{put_change}.
-        """
-        return self.put_change(key, self.change(key, fragment, since))
-
-    def put_change(self, key: str, change: Change) -> bool:
+    def put(self, key: str, change: Change) -> bool:
         """
         Take a change.
 

@@ -34,7 +34,7 @@ class Pace:
 
     def __init__(self, batch_changes: int, batch_window: float, repeated_after: float) -> None:
         """
-        See L{OutboxLimits<sipdmq.dmq.outbox.OutboxLimits>}.
+        See L{OutboxLimits<sipdmq.dmq.changes.OutboxLimits>}.
         """
         self._batch_changes = batch_changes
         self._batch_window = batch_window

@@ -27,5 +27,5 @@ class PublicationDonor(Donor):
         page = self._store.page(cursor)
         return succeed(({each: list(self._store.records(*each)) for each in page.presentities}, page.cursor))
 
-    def _read(self, presentity: Any, found: list[Any]) -> Any:
+    def _read(self, presentity: Any, found: list[Any]) -> None:
         found[:] = self._store.records(*presentity)

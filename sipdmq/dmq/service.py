@@ -14,10 +14,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipdmq.core import refuse
+from sipdmq.dmq.changes import Change
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.envelope import answer, read_message
 from sipdmq.dmq.membership import Membership
-from sipdmq.dmq.outbox import Change
 from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.trust import Trust
 from sipdmq.dmq.workers import Workers

@@ -137,7 +137,7 @@ class UsrlocForm:
 
     def content(self, binding: Binding) -> bytes:
         """
-        What all nodes write of a record, whatever else they know of it; see L{sipdmq.dmq.conflict.rank}.
+        What all nodes write of a record, whatever else they know of it; see L{sipdmq.dmq.order.rank}.
         """
         return encode(self._record(binding, binding.expires_at))
 
