@@ -196,7 +196,7 @@ class MemoryNode:
 
     @ivar reactor: its clock and its ports.
     @ivar service: what C{twistd} would hold.
-    @ivar node: the L{sipdmq.node.Node} in it.
+    @ivar node: the L{sipdmq.service.Node} in it.
     """
 
     def __init__(self, case: SynchronousTestCase, config: NodeConfig, hosts: bytes = b"/dev/null") -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from sipdmq.core.dispatch import COMPLAINT_INTERVAL, POLICY_TIMEOUT
+from sipdmq.core.complaints import COMPLAINT_INTERVAL
+from sipdmq.core.dispatch import POLICY_TIMEOUT
 from sipdmq.errors import RequestRefused
 from tests.dispatching import PolicyTestCase
 from tests.fakes import pump
@@ -83,7 +84,7 @@ class BrokenTests(PolicyTestCase):
         self.policy.decide = decide
         self.invite()
         waiting.errback(KeyError("the database's"))
-        self.assertEqual((self.statuses(), self.complaints()), ([500], ["\"the database's\""]))
+        self.assertEqual((self.statuses(), self.complaints()), ([500], ['"the database\'s"']))
         self.assert_over()
 
     def test_it_refuses_what_it_has_decided(self) -> None:

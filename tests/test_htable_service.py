@@ -14,7 +14,8 @@ from zope.interface.verify import verifyObject
 
 from sipdmq.config import HtableConfig
 from sipdmq.errors import CommandError
-from sipdmq.htable.service import SharedTable, Tables
+from sipdmq.htable.service import Tables
+from sipdmq.htable.view import SharedTable
 from sipdmq.interfaces.inspection import ICommands, IInspectable
 from sipdmq.interfaces.tables import ITable, ITableListener, ITables
 from sipdmq.records import CellChange, CellRemoval, Origin

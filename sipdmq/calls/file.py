@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from sipdmq.config import NodeConfig
+from sipdmq.core.complaints import Complaints
 from sipdmq.errors import ConfigError
 
 __all__ = ["RecordFile", "record_path"]
@@ -23,7 +24,6 @@ FLUSH_SIZE: Final = 2**16
 """Bytes that are written at once instead of waiting, and bytes of one write."""
 MAX_BUFFER: Final = 2**20
 """Bytes that wait while the file cannot be written; what is more is lost."""
-COMPLAINT_INTERVAL: Final = 60.0
 
 
 def record_path(config: NodeConfig) -> str:
@@ -64,7 +64,8 @@ class RecordFile:
         self._file = -1
         self._identity = (0, 0)
         self._call: IDelayedCall | None = None
-        self._complained_at: float | None = None
+        self._complaints = Complaints(self._clock.seconds)
+        self._is_failing = False
         self.lost = 0
 
     def write(self, line: str) -> None:
@@ -79,7 +80,7 @@ class RecordFile:
             return
         self._lines.append(data)
         self._size += len(data)
-        if self._size >= FLUSH_SIZE and self._complained_at is None:
+        if self._size >= FLUSH_SIZE and not self._is_failing:
             self.flush()
         elif self._call is None:
             self._call = self._clock.callLater(FLUSH_INTERVAL, self.flush)
@@ -101,8 +102,9 @@ class RecordFile:
             self._complain(error.strerror or str(error))
             self._call = self._clock.callLater(FLUSH_INTERVAL, self.flush)
             return
-        if self._complained_at is not None:
-            self._complained_at = None
+        if self._is_failing:
+            self._is_failing = False
+            self._complaints.reset()
             log.info("call records are written to {path} again; {lost} are lost", path=self._path, lost=self.lost)
 
     def _next(self) -> bytes:
@@ -158,10 +160,9 @@ class RecordFile:
             self._file = -1
 
     def _complain(self, reason: str) -> None:
-        now = self._clock.seconds()
-        if self._complained_at is not None and now - self._complained_at < COMPLAINT_INTERVAL:
+        self._is_failing = True
+        if not self._complaints.is_due():
             return
-        self._complained_at = now
         log.error(
             "call records cannot be written to {path}: {reason}; {waiting} wait, {lost} are lost",
             path=self._path,

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from sipdmq.core import refuse
 from sipdmq.core.auth import fit_answer
+from sipdmq.core.complaints import Complaints
 from sipdmq.core.cookies import RouteCookies
 from sipdmq.core.coroutines import close_coroutine, wait_for
 from sipdmq.core.domains import Domains
@@ -36,8 +37,6 @@ log = Logger()
 
 POLICY_TIMEOUT: Final = 60.0
 """Seconds that a policy may wait for something of its own; then the request is answered with 500."""
-COMPLAINT_INTERVAL: Final = 60.0
-"""Seconds between two lines in the log about a policy that breaks: every request may break it."""
 _UDP: Final = Protocol.UDP
 
 
@@ -75,7 +74,7 @@ class Dispatcher:
         self._services: dict[str, ITransactionUser] = {}
         self._flow_of: FlowOf | None = None
         self._allowed = ["OPTIONS"]
-        self._complained_at = -COMPLAINT_INTERVAL
+        self._complaints = Complaints(self._clock.seconds)
         self._broken = 0
         self._waiting: dict[RoutedRequest, None] = {}
 
@@ -310,9 +309,7 @@ class Dispatcher:
 
     def _broke(self, request: RoutedRequest, failure: Failure) -> None:
         self._broken += 1
-        now = self._clock.seconds()
-        if now >= self._complained_at + COMPLAINT_INTERVAL:
-            self._complained_at = now
+        if self._complaints.is_due():
             log.failure("the policy broke on {request}", failure, request=request)
         if not request.is_decided:
             request.is_decided = True  # whatever of the policy goes on all the same, comes too late

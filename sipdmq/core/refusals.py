@@ -4,19 +4,15 @@ What others send and cannot be used: counted, and written of once in a while, as
 
 from __future__ import annotations
 
-from typing import Final
-
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from sipdmq.core.complaints import Complaints
 from sipdmq.records import Source
 
 __all__ = ["Refusals"]
 
 log = Logger()
-
-LOG_INTERVAL: Final = 60.0
-"""Seconds between two lines of one kind, at least."""
 
 
 class Refusals:
@@ -31,18 +27,15 @@ class Refusals:
         @param what: was refused: C{"a record"}.
         """
         self.count = 0
-        self._clock = IReactorTime(clock)
         self._what = what
-        self._logged_at = float("-inf")
+        self._complaints = Complaints(IReactorTime(clock).seconds)
 
     def add(self, source: Source, reason: str) -> None:
         """
         One more.
         """
         self.count += 1
-        now = self._clock.seconds()
-        if now - self._logged_at >= LOG_INTERVAL:
-            self._logged_at = now
+        if self._complaints.is_due():
             log.warn(
                 "{what} from {source} was refused: {reason}; refused so far: {count}",
                 what=self._what,

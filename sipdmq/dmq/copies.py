@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from sipdmq.core.complaints import Complaints
 from sipdmq.core.domains import Domains
 from sipdmq.core.functions import RoutedRequest
 from sipdmq.dmq.envelope import length_limit, message_length
@@ -34,7 +35,6 @@ log = Logger()
 
 MAX_UNANSWERED: Final = 5_000
 """Copies that one node may owe us the answers to; it gets no more until it has given some."""
-LOG_INTERVAL: Final = 60.0
 MAX_FORWARDS: Final = 70  # of a request that has none (RFC 3261 §16.6 step 3)
 
 
@@ -112,7 +112,7 @@ class RequestCopies:
         self._unanswered: dict[NodeName, int] = {}
         self._sent = 0
         self._dropped = 0
-        self._logged_at = -LOG_INTERVAL
+        self._complaints = Complaints(self._clock.seconds)
 
     def snapshot(self) -> dict[str, int | float]:
         """
@@ -223,9 +223,7 @@ class RequestCopies:
 
     def _drop(self, name: NodeName, reason: str) -> None:
         self._dropped += 1
-        now = self._clock.seconds()
-        if now >= self._logged_at + LOG_INTERVAL:
-            self._logged_at = now
+        if self._complaints.is_due():
             log.warn(
                 "a copy for {node} was not sent: {reason}; not sent so far: {count}",
                 node=str(name),

@@ -5,13 +5,13 @@ L{sipdmq.dmq.nodelist.NodeList}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipdmq.dmq import hello
@@ -32,14 +32,15 @@ from sipdmq.dmq.effects import (
     Warn,
 )
 from sipdmq.dmq.introductions import Introductions
-from sipdmq.dmq.links import Link
+from sipdmq.dmq.link import Link
+from sipdmq.dmq.lists import SentLists
 from sipdmq.dmq.names import NodeNames
 from sipdmq.dmq.nodelist import NodeList
-from sipdmq.dmq.notification import CONTENT_TYPE, NotificationPeer
+from sipdmq.dmq.notification import NotificationPeer
 from sipdmq.dmq.repairs import VERB, Repairs
+from sipdmq.dmq.rounds import Rounds
 from sipdmq.dmq.sender import KdmqSender
 from sipdmq.dmq.trust import Trust
-from sipdmq.errors import UnreachableError
 from sipdmq.interfaces.replication import IMembership, INodeListener, IRestorer, ISynced
 from sipdmq.records import ClusterNode, NodeName, NodeStatus, Source
 from sipdmq.sip.message import Response
@@ -52,8 +53,6 @@ PROBE_INTERVAL: Final = 2.0
 """Seconds: so often a node that owes us an answer is asked whether it is there."""
 SILENCE: Final = 4.0
 """Seconds without an answer to a message after which a Kamailio is told nothing before it has answered a ping."""
-OVERSLEPT: Final = 2.0
-"""Seconds by which a timer is late when the process was stopped meanwhile."""
 YOUNG: Final = 60.0
 """Seconds after its start in which a node may still know others than its donor does."""
 
@@ -102,12 +101,12 @@ class Membership:
         self.notification = NotificationPeer(
             nodelist, self._clock.seconds, self.act, names.address_of, notification_channel
         )
+        self._lists = SentLists(self._clock.seconds, sender, self.notification, self._list_answered)
+        self._rounds = Rounds(clock, self.repairs.overslept)
         channels.add(self.notification)
         channels.add(private)
         self._links: dict[NodeName, Link] = {}
         self._listeners: list[INodeListener] = []
-        self._calls: dict[str, IDelayedCall] = {}
-        self._farewells: list[Deferred[Any]] = []
         self._is_running = False
         self._started_at = self._clock.seconds()
         self._new_ones: dict[NodeName, bool] = {}
@@ -207,9 +206,7 @@ class Membership:
         """
         The other nodes that get changes.
         """
-        return tuple(
-            node for node in self.nodelist.nodes() if node.status is NodeStatus.ACTIVE and not node.is_local
-        )
+        return tuple(node for node in self.nodelist.nodes() if node.status is NodeStatus.ACTIVE and not node.is_local)
 
     def links(self) -> Iterator[Link]:
         """
@@ -250,34 +247,8 @@ class Membership:
         self._is_running = True
         self.act(self.nodelist.start(self._clock.seconds()))
         self._names.look_up(self._configure)
-        self._every("ping", self._ping_interval, self._ping)
-        self._every("probe", PROBE_INTERVAL, self._probe)
-
-    def _every(self, name: str, interval: float, do: Callable[[], None]) -> None:
-        due_at = self._clock.seconds() + interval
-
-        def due() -> None:
-            late = self._clock.seconds() - due_at
-            self._every(name, interval, do)
-            try:
-                if late > OVERSLEPT:
-                    self.repairs.overslept(late)
-                do()
-            except Exception:  # noqa: BLE001 - the edge of timers
-                log.failure("{name} broke", name=name)
-
-        self._calls[name] = self._clock.callLater(interval, due)
-
-    def _ask_later(self, effect: AskLater) -> None:
-        name = f"turn at {effect.name}"
-        if name in self._calls:
-            self._calls[name].cancel()  # it was drawn before the node went away and came back
-
-        def due() -> None:
-            del self._calls[name]
-            self.act(self.nodelist.ask_again(self._clock.seconds(), effect.name))
-
-        self._calls[name] = self._clock.callLater(effect.delay, due)
+        self._rounds.every("ping", self._ping_interval, self._ping)
+        self._rounds.every("probe", PROBE_INTERVAL, self._probe)
 
     def _configure(self, addresses: Iterable[NodeName]) -> None:
         if not self._is_running:
@@ -313,17 +284,13 @@ class Membership:
 
         @return: fires when they have heard it, or will not.
         """
-        for call in self._calls.values():
-            if call.active():
-                call.cancel()
-        self._calls.clear()
+        self._rounds.stop()
         if self._is_running:
             self.act(self.nodelist.leave(self._clock.seconds(), everybody))
         self._is_running = False
         for link in self._links.values():
             link.stop()
-        farewells, self._farewells = self._farewells, []
-        return gatherResults(farewells)
+        return self._lists.settled()
 
     # what was decided
 
@@ -333,9 +300,9 @@ class Membership:
         """
         for effect in effects:
             if isinstance(effect, SendList):
-                self._send_list(effect)
+                self._lists.send(self._node(effect.name), effect)
             elif isinstance(effect, AskLater):
-                self._ask_later(effect)
+                self._rounds.once(f"turn at {effect.name}", effect.delay, partial(self._ask_again, effect.name))
             elif isinstance(effect, NodeUp):
                 self._node_up(effect.node, effect.is_newcomer)
             elif isinstance(effect, NodeDown):
@@ -363,6 +330,9 @@ class Membership:
                 self.repairs.recheck(effect.node, effect.age)
             elif isinstance(effect, Warn):
                 log.warn("{text}", text=effect.text)
+
+    def _ask_again(self, name: NodeName) -> None:
+        self.act(self.nodelist.ask_again(self._clock.seconds(), name))
 
     def _refresh(self, name: NodeName) -> None:
         link = self._links.get(name)
@@ -438,35 +408,13 @@ class Membership:
     def _node(self, name: NodeName) -> ClusterNode:
         return self.nodelist.find(name) or ClusterNode(name, NodeStatus.NOT_ACTIVE)
 
-    def _send_list(self, effect: SendList) -> None:
-        name = effect.name
-        sent_at = self._clock.seconds()
-        content_type = CONTENT_TYPE if effect.body else ""
-        sending = self._sender.send(
-            self._node(name), self.notification.channel, effect.body, content_type, effect.hops
-        )
-
-        def answered(response: Response) -> None:
-            first = response.headers.first
-            # Kamailio: an answer without Content-Length is not looked into (WIRE §1)
-            body = response.body if "content-length" in first else b""
-            agent = first.get("server") or first.get("user-agent", "")
-            self.notification.reply_received(name, response.status, body, agent, sent_at)
-            self._refresh(name)
-            link = self._links.get(name)
-            if link is not None and response.status < 300:
-                silent = link.release()
-                if silent is not None:
-                    self.repairs.missed(link.node, silent)
-
-        def failed(failure: Failure) -> None:
-            failure.trap(UnreachableError, CancelledError)  # cancelled: a stopping node waits no longer
-            self.notification.reply_received(name, 408, sent_at=sent_at)
-
-        sending.addCallbacks(answered, failed)
-        sending.addErrback(lambda failure: log.failure("the node list broke", failure))
-        self._farewells = [farewell for farewell in self._farewells if not farewell.called]
-        self._farewells.append(sending)
+    def _list_answered(self, name: NodeName, is_taken: bool) -> None:
+        self._refresh(name)
+        link = self._links.get(name)
+        if link is not None and is_taken:
+            silent = link.release()
+            if silent is not None:
+                self.repairs.missed(link.node, silent)
 
     def _ask_privately(self, name: NodeName, body: bytes) -> Deferred[Response]:
         return self._sender.send(self._node(name), hello.CHANNEL, body, hello.JSON)

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipdmq.core import refuse
+from sipdmq.core.complaints import Complaints
 from sipdmq.dmq.changes import Change
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.envelope import answer, read_message
@@ -36,8 +37,6 @@ log = Logger()
 JOB_TIMEOUT: Final = 30.0
 """Seconds that a channel may take for one message; then it is answered with 500, and the worker is free again."""
 
-COMPLAINT_INTERVAL: Final = 60.0
-"""Seconds between two log lines about a queue that is full."""
 
 _MAX_SHOWN: Final = 1000
 
@@ -85,7 +84,7 @@ class DMQService:
         self._has_shown = has_shown
         self._shown: dict[tuple[str, str], None] = {}
         self.router: Router | None = None
-        self._full_at = -COMPLAINT_INTERVAL
+        self._complaints = Complaints(self._clock.seconds)
         self._received = 0
         self._is_stopped = False
 
@@ -209,9 +208,7 @@ class DMQService:
         Kamailio forgets what it got any answer to (WIRE §1). Over a connection nothing is repeated: there is a 503,
         and a node of ours sends it again.
         """
-        now = self._clock.seconds()
-        if now >= self._full_at + COMPLAINT_INTERVAL:
-            self._full_at = now
+        if self._complaints.is_due():
             log.warn("the queue of KDMQ jobs is full; see [limits] kdmq_jobs_bytes")
         if transaction.source.protocol.is_reliable:
             self._answer_statelessly(transaction, ChannelReply(503))
@@ -339,9 +336,7 @@ class DMQService:
                 made = link.change(channel, key, self.channels.find(channel).encode(change))
             link.put_own(channel, key, made)
 
-    def put_for(
-        self, node: NodeName, channel: str, key: str, change: Any, age: float = 0.0
-    ) -> Deferred[None] | None:
+    def put_for(self, node: NodeName, channel: str, key: str, change: Any, age: float = 0.0) -> Deferred[None] | None:
         """
         See L{IReplicator.put_for}. A node that is in no list gets nothing.
         """

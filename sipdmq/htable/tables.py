@@ -6,36 +6,24 @@ Nodes that have heard the same writes of one another, in whatever order, have th
 by L{rank} is kept, deletions included, and that is a total order. A write of this node follows what it has seen,
 whatever its clock says. A Kamailio does not tell when it wrote; what it says counts at once, and gets the least
 C{last_modified} by which it follows what was there, which is the same on every node that had the same.
-
-When cells expire stands in buckets, one for each second, so that nothing ever scans the table.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush
-from math import ceil
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from sipdmq.htable.cells import Cells
+from sipdmq.htable.removals import Matcher
 from sipdmq.records import Cell, CellChange, CellRemoval, CellValue, Origin
 
-__all__ = ["CLOCK_ERROR", "Matcher", "Table", "TableSettings", "check_key", "check_value", "rank"]
+__all__ = ["CLOCK_ERROR", "Table", "TableSettings", "rank"]
 
 CLOCK_ERROR: Final = 86_400
 """Seconds that C{last_modified} of another node may lie ahead of our clock; more is refused, or it could never be
 overwritten."""
-MAX_KEY: Final = 1_000
-MAX_VALUE: Final = 58_000
-"""Bytes: what fits into one message among nodes of ours."""
-_OVERHEAD: Final = 400
-"""Bytes to count for a cell beside its key and text: what Python needs to hold it."""
 _KEPT_REMOVALS: Final = 16
-_SPARE_SECONDS: Final = 64
-"""Empty buckets that may stand among the others, beside as many as there are of these."""
-
-Matcher = Callable[[Cell], bool]
-"""Whether a cell is one of those that a L{CellRemoval} takes."""
 
 
 class TableSettings(NamedTuple):
@@ -66,51 +54,6 @@ def rank(cell: Cell) -> tuple[int, bool, bool, CellValue]:
     return (cell.last_modified, cell.removed, isinstance(value, str), value)
 
 
-def check_key(key: object) -> str:
-    """
-    @raise TypeError: it is no C{str}.
-    @raise ValueError: it is empty, too long, or no text.
-    """
-    if not isinstance(key, str):
-        raise TypeError(f"a key must be a str, not {type(key).__name__}")
-    if not 0 < _length(key) <= MAX_KEY:
-        raise ValueError(f"a key must have 1 to {MAX_KEY} bytes")
-    return key
-
-
-def check_value(value: object) -> CellValue:
-    """
-    @raise TypeError: it is neither C{int} nor C{str}.
-    @raise ValueError: it does not fit.
-    """
-    if isinstance(value, str):
-        if _length(value) > MAX_VALUE:
-            raise ValueError(f"a value may have {MAX_VALUE} bytes")
-        return value
-    if not isinstance(value, int):
-        raise TypeError(f"a value must be an int or a str, not {type(value).__name__}")
-    if not -(2**31) <= value < 2**31:
-        raise ValueError(f"{value} needs more than 32 bits")
-    return int(value)
-
-
-def _length(text: str) -> int:
-    """
-    Bytes; of text that is not UTF-8 with surrogate escapes a ValueError.
-    """
-    if "\0" in text:
-        raise ValueError("a table holds no NUL: Kamailio would cut the text there")
-    return len(text.encode("utf-8", "surrogateescape"))
-
-
-def _shared_key(key: str) -> str:
-    """
-    What a cell counts for together with those of other nodes: C{"x"} of C{"x@192.0.2.1:5060"}; empty: for itself.
-    """
-    base, _, node = key.rpartition("@")
-    return base if node and node[-1].isdigit() and ":" in node else ""
-
-
 class Table:
     """
     One table. A change is returned, for whoever wants to hear of it; L{None} where nothing changed.
@@ -121,32 +64,26 @@ class Table:
     def __init__(self, name: str, settings: TableSettings) -> None:
         self.name = name
         self.settings = settings
-        self._cells: dict[str, Cell] = {}
-        self._tombstones: dict[str, None] = {}  # the oldest first
-        self._shares: dict[str, dict[str, None]] = {}  # of each counter, the keys of the nodes
-        self._buckets: dict[int, dict[str, None]] = {}
-        self._seconds: list[int] = []  # a heap of the buckets
-        self._size = 0
-        self._highest = 0
+        self._cells = Cells(settings.cells, settings.size)
         self.floor = 0
         self.removals: deque[tuple[CellRemoval, Matcher]] = deque(maxlen=_KEPT_REMOVALS)
 
     def __len__(self) -> int:
-        return len(self._cells) - len(self._tombstones)
+        return len(self._cells)
 
     @property
     def size(self) -> int:
         """
         Bytes, all counted.
         """
-        return self._size
+        return self._cells.size
 
     @property
     def tombstones(self) -> int:
         """
         Deletions that are remembered.
         """
-        return len(self._tombstones)
+        return self._cells.tombstones
 
     # reading
 
@@ -169,13 +106,13 @@ class Table:
         """
         All keys of which something is known.
         """
-        return list(self._cells)
+        return self._cells.keys()
 
     def live(self, now: float) -> Iterator[Cell]:
         """
         All cells, each as it is at its turn.
         """
-        for key in list(self._cells):
+        for key in self._cells.keys():  # noqa: SIM118 - a list of its own, which no change disturbs
             cell = self.find(key, now)
             if cell is not None:
                 yield cell
@@ -184,7 +121,7 @@ class Table:
         """
         The keys of the cells that nodes have for a counter.
         """
-        return list(self._shares.get(key, ()))
+        return self._cells.shares(key)
 
     # this node's own writes
 
@@ -232,8 +169,8 @@ class Table:
         @return: how many there were.
         """
         count = len(self)
-        for key in list(self._cells):
-            self._drop(key)
+        for key in self._cells.keys():  # noqa: SIM118
+            self._cells.drop(key)
         return count
 
     # writes of other nodes
@@ -328,7 +265,7 @@ class Table:
         """
         at = removal.last_modified
         if not 0 < at <= (now + CLOCK_ERROR) * 1000:
-            at = max(int(now * 1000), self._highest, self.floor)
+            at = max(int(now * 1000), self._cells.highest, self.floor)
         removal = removal._replace(last_modified=at)
         self.floor = max(self.floor, at)
         self.removals.append((removal, matcher))
@@ -376,85 +313,21 @@ class Table:
         """
         Take the cells whose time is over. Deletions that were remembered long enough go without a word.
         """
-        while self._seconds and self._seconds[0] <= now:
-            second = self._seconds[0]
-            for key in list(self._buckets.get(second, ())):
-                cell = self._drop(key)
-                if not cell.removed:
-                    yield CellChange(cell, cell, Origin.EXPIRED)
-            if self._seconds and self._seconds[0] == second and second not in self._buckets:
-                heappop(self._seconds)
+        for cell in self._cells.due(now):
+            if not cell.removed:
+                yield CellChange(cell, cell, Origin.EXPIRED)
 
     def next_at(self) -> float | None:
         """
         When L{due} is to be called: seconds since the epoch; L{None}: nothing expires.
         """
-        return self._seconds[0] if self._seconds else None
-
-    # the cells themselves
+        return self._cells.next_at()
 
     def _put(self, cell: Cell, origin: Origin, now: float) -> CellChange | None:
         previous = self._cells.get(cell.key)
         if cell.removed and (not self.settings.forget_after or not self.settings.cells):
             if previous is not None:
-                self._drop(cell.key)
+                self._cells.drop(cell.key)
             return CellChange(cell, previous, origin)
         cell = cell._replace(changed_at=now)
-        size = _size_of(cell)
-        if not cell.removed:
-            is_new = previous is None or previous.removed
-            growth = size - (0 if previous is None else _size_of(previous))
-            while self._tombstones and self._size + growth > self.settings.size:
-                oldest = next(iter(self._tombstones))
-                if oldest == cell.key:
-                    break
-                self._drop(oldest)
-            if (is_new and len(self) >= self.settings.cells) or self._size + growth > self.settings.size:
-                return None
-        if previous is not None:
-            self._drop(cell.key)
-        self._cells[cell.key] = cell
-        self._size += size
-        self._highest = max(self._highest, cell.last_modified)
-        if cell.removed:
-            self._tombstones[cell.key] = None
-        else:
-            share = _shared_key(cell.key)
-            if share:
-                self._shares.setdefault(share, {})[cell.key] = None
-        if cell.expires_at:
-            second = ceil(cell.expires_at)
-            bucket = self._buckets.get(second)
-            if bucket is None:
-                bucket = self._buckets[second] = {}
-                heappush(self._seconds, second)
-            bucket[cell.key] = None
-        if cell.removed and (len(self._tombstones) > self.settings.cells or self._size > self.settings.size):
-            self._drop(next(iter(self._tombstones)))  # perhaps this very one
-        return CellChange(cell, previous, origin)
-
-    def _drop(self, key: str) -> Cell:
-        cell = self._cells.pop(key)
-        self._size -= _size_of(cell)
-        if cell.removed:
-            self._tombstones.pop(key, None)
-        else:
-            share = _shared_key(key)
-            if share and share in self._shares:
-                self._shares[share].pop(key, None)
-                if not self._shares[share]:
-                    del self._shares[share]
-        if cell.expires_at:
-            bucket = self._buckets.get(ceil(cell.expires_at))
-            if bucket is not None:
-                bucket.pop(key, None)
-                if not bucket:
-                    del self._buckets[ceil(cell.expires_at)]
-                    if len(self._seconds) > 2 * len(self._buckets) + _SPARE_SECONDS:
-                        self._seconds = list(self._buckets)
-                        heapify(self._seconds)
-        return cell
-
-
-def _size_of(cell: Cell) -> int:
-    return len(cell.key) + (len(cell.value) if isinstance(cell.value, str) else 0) + _OVERHEAD
+        return CellChange(cell, previous, origin) if self._cells.put(cell) else None

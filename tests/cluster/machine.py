@@ -55,7 +55,7 @@ class NodeProcess(MemoryReactor):
     """
     One life of a sipdmq process: its reactor, and what is on it.
 
-    @ivar node: the L{sipdmq.node.Node}.
+    @ivar node: the L{sipdmq.service.Node}.
     """
 
     def __init__(self, machine: Machine, life: int) -> None:

@@ -11,15 +11,15 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from zope.interface import classImplements
 
+from sipdmq.core.complaints import Complaints
 from sipdmq.dmq.changes import Batch, Change, OutboxLimits, Outcome
 from sipdmq.dmq.channels import Channels
 from sipdmq.dmq.envelope import length_limit
 from sipdmq.dmq.errands import says_ours
 from sipdmq.dmq.outbox import Outbox
 from sipdmq.dmq.sender import HEADERS_ROOM, KdmqSender, MessageTooLongError
-from sipdmq.interfaces.messages import IClientUser
+from sipdmq.dmq.sent import Sent, Unanswered
 from sipdmq.interfaces.replication import IRepairer
 from sipdmq.records import ClusterNode, NodeName
 from sipdmq.sip.message import Response
@@ -33,51 +33,8 @@ SETTLING: Final = 0.1
 Seconds after the answer of a Kamailio to a message that was repeated, until all copies have had their effect: each has
 one, and who stood still finds them all at once, and takes them in any order. What is newer waits for that.
 """
-COMPLAINT_INTERVAL: Final = 60.0
-"""Seconds between two lines in the log about records that a node refuses."""
 
 _OUTCOMES: Final = {404: Outcome.NO_CHANNEL, 503: Outcome.BUSY}
-
-
-class _Sent:
-    """
-    A message out of an outbox that waits for its answer.
-    """
-
-    __slots__ = ("_link", "batch", "box", "channel", "sending", "since")
-
-    def __init__(self, link: Link, channel: str, box: Outbox, batch: Batch, since: float) -> None:
-        """
-        @param since: when it was sent, seconds.
-        """
-        self._link = link
-        self.since = since
-        self.sending: Any = None
-        self.channel = channel
-        self.box = box
-        self.batch = batch
-
-    def response_received(self, response: Response) -> None:
-        """
-        See L{IClientUser.response_received}.
-        """
-        if response.status >= 200:
-            self._link.ended(self, response)
-
-    def timed_out(self) -> None:
-        """
-        See L{IClientUser.timed_out}.
-        """
-        self._link.ended(self, None)
-
-    def unreachable(self, reason: str) -> None:
-        """
-        See L{IClientUser.unreachable}.
-        """
-        self._link.ended(self, None)
-
-
-classImplements(_Sent, IClientUser)
 
 
 class Link:
@@ -112,12 +69,12 @@ class Link:
         self._boxes: dict[str, Outbox] = {}
         self._pumping: set[str] = set()
         self._calls: dict[str, IDelayedCall] = {}
-        self._unanswered: dict[tuple[str, int], _Sent] = {}  # the oldest first
+        self._unanswered = Unanswered()
         self._pausing: dict[str, list[Deferred[None]]] = {}
         self._missed: set[str] = set()  # channels
         self._draining: list[Deferred[None]] = []
         self._settling: set[IDelayedCall] = set()
-        self._complained_at = -COMPLAINT_INTERVAL
+        self._complaints = Complaints(self._clock.seconds)
         self.refused = 0
 
     @property
@@ -140,13 +97,7 @@ class Link:
 
         @param patience: seconds to wait for the oldest answer before that.
         """
-        return self._clock.seconds() - self._silent_since() >= patience if self._unanswered else self.is_dirty
-
-    def _silent_since(self) -> float:
-        """
-        When the oldest message without an answer was sent, seconds; infinity: there is none.
-        """
-        return next((sent.since for sent in self._unanswered.values()), inf)
+        return self._clock.seconds() - self._unanswered.since >= patience if self._unanswered else self.is_dirty
 
     @property
     def has_missed(self) -> bool:
@@ -296,7 +247,7 @@ class Link:
 
         @param patience: seconds to wait for the oldest answer before that.
         """
-        since = self._silent_since()
+        since = self._unanswered.since
         if self._is_up and not says_ours(self.node) and self._clock.seconds() - since >= patience:
             self.went_down()
             self._held_since = since
@@ -318,7 +269,7 @@ class Link:
         """
         Repeat nothing any more: when a Kamailio is back, it would take that for newer than what it was told meanwhile.
         """
-        for sent in tuple(self._unanswered.values()):
+        for sent in self._unanswered.take_all():
             sent.sending.abandon()
             self._done(sent.channel, sent.box, sent.batch, Outcome.LOST, "")
 
@@ -393,23 +344,18 @@ class Link:
             log.failure("channel {channel} broke", channel=channel)
             self._done(channel, box, batch, Outcome.REFUSED, "it cannot be encoded")
             return
-        sent = _Sent(self, channel, box, batch, self._clock.seconds())
+        sent = Sent(channel, box, batch, self._clock.seconds(), self._ended)
         try:
             sent.sending = self._sender.send_for(sent, self.node, channel, body, content_type)
         except MessageTooLongError as error:
             self._done(channel, box, batch, Outcome.REFUSED, error.reason)
         else:
-            self._unanswered[channel, batch.number] = sent
+            self._unanswered.add(sent)
 
-    def ended(self, sent: _Sent, response: Response | None) -> None:
-        """
-        What became of a message.
-
-        @param response: L{None}: there was none, or it could not be sent.
-        """
-        channel, box, batch = sent.channel, sent.box, sent.batch
-        if self._unanswered.get((channel, batch.number)) is not sent:
+    def _ended(self, sent: Sent, response: Response | None) -> None:
+        if not self._unanswered.take(sent):
             return  # it is known already
+        channel, box, batch = sent.channel, sent.box, sent.batch
         if response is None:
             self._missed.add(channel)
             self._done(channel, box, batch, Outcome.LOST, "")
@@ -427,9 +373,8 @@ class Link:
             self._done(channel, box, batch, outcome, f"{response.status} {response.reason}")
         self._pump(channel)
 
-    def _settle(self, sent: _Sent) -> None:
+    def _settle(self, sent: Sent) -> None:
         channel, box, batch = sent.channel, sent.box, sent.batch
-        del self._unanswered[channel, batch.number]
 
         def settled() -> None:
             self._settling.discard(call)
@@ -445,15 +390,15 @@ class Link:
         return is_needless is not None and bool(is_needless(batch.fragments, status))
 
     def _done(self, channel: str, box: Outbox, batch: Batch, outcome: Outcome, reason: str) -> None:
-        self._unanswered.pop((channel, batch.number), None)
         for key in box.done(batch.number, outcome, self._clock.seconds()):
             self.refused += 1
-            now = self._clock.seconds()
-            if now >= self._complained_at + COMPLAINT_INTERVAL:
-                self._complained_at = now
+            if self._complaints.is_due():
                 log.warn(
                     "{node} refuses {key} on channel {channel}: {reason}",
-                    node=str(self.node.name), key=key, channel=channel, reason=reason,
+                    node=str(self.node.name),
+                    key=key,
+                    channel=channel,
+                    reason=reason,
                 )
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from sipdmq.dmq.changes import OutboxLimits
 from sipdmq.dmq.channels import Channels, CustomChannel
-from sipdmq.dmq.links import Link
+from sipdmq.dmq.link import Link
 from sipdmq.dmq.sender import KdmqSender
 from sipdmq.interfaces.replication import IRepairer
 from sipdmq.records import ClusterNode, NodeName, NodeStatus, Protocol
