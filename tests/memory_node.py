@@ -22,6 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from sipdmq import node as composition
+from sipdmq import service
 from sipdmq.config import NodeConfig
 from sipdmq.records import Listener
 from tests.location_store_tests import EPOCH
@@ -209,7 +210,7 @@ class MemoryNode:
         case.patch(composition, "steady_epoch", lambda: lambda: EPOCH + self.reactor.seconds())
         case.patch(composition, "createResolver", lambda servers: HostsResolver(hosts))
         # It is the process's, not the node's: for the tests it shall stay as it is.
-        case.patch(composition, "gc", _NoGarbageCollector)
+        case.patch(service, "gc", _NoGarbageCollector)
         self.service = composition.makeNode(config, self.reactor)
         self.node: Any = self.service.getServiceNamed("node")  # type: ignore[no-untyped-call]
         self.service.startService()  # type: ignore[no-untyped-call]

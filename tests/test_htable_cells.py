@@ -94,4 +94,4 @@ class BoundTests(SynchronousTestCase):
             self.assertEqual(set(cells.shares("x")), shares)
         for key in cells.keys():  # noqa: SIM118 - a list
             cells.drop(key)
-        self.assertEqual((cells.size, cells._shares, cells.next_at()), (0, {}, None))
+        self.assertEqual((cells.size, cells._shares, cells._buckets), (0, {}, {}))

@@ -17,7 +17,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from sipdmq import node
+from sipdmq import node, service
 from sipdmq.config import AuthConfig, DMQConfig, NodeConfig, NodeSection
 from sipdmq.errors import ConfigError, UnreachableError
 from sipdmq.records import Listener, Protocol
@@ -136,7 +136,7 @@ class NodeTests(SynchronousTestCase):
 
     def test_sigusr2_writes_them_into_the_log(self) -> None:
         events = []
-        self.patch(node, "log", type("Log", (), {"info": lambda _, text, **fields: events.append((text, fields))})())
+        self.patch(service, "log", type("Log", (), {"info": lambda _, text, **fields: events.append((text, fields))})())
         os.kill(os.getpid(), signal.SIGUSR2)
         ((text, fields),) = events
         line = text.format(**fields)

@@ -14,6 +14,7 @@ from unittest.mock import patch
 from twisted.names.hosts import Resolver as HostsResolver
 
 from sipdmq import node as composition
+from sipdmq import service
 from sipdmq.config import AuthConfig, DMQConfig, NodeConfig, NodeSection, RegistrarConfig
 from sipdmq.records import Binding, Listener, Origin, Protocol
 from sipdmq.sip.uri import parse_sip_uri
@@ -86,6 +87,8 @@ class NodeProcess(MemoryReactor):
             createResolver=lambda servers: HostsResolver(b"/dev/null"),
             os=SimpleNamespace(urandom=random.randbytes),
             random=SimpleNamespace(random=random.random),
+        ), patch.multiple(
+            service,
             gc=SimpleNamespace(collect=lambda: 0, freeze=lambda: None, set_threshold=lambda *thresholds: None),
             signal=SimpleNamespace(SIGUSR2=12, signal=lambda number, handler: None),
         ):
