@@ -415,6 +415,7 @@ class Membership:
             silent = link.release()
             if silent is not None:
                 self.repairs.missed(link.node, silent)
+                self.act(self.nodelist.was_silent(self._clock.seconds(), name, silent))
 
     def _ask_privately(self, name: NodeName, body: bytes) -> Deferred[Response]:
         return self._sender.send(self._node(name), hello.CHANNEL, body, hello.JSON)

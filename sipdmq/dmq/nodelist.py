@@ -232,6 +232,16 @@ class NodeList(Syncs):
         self._ask(member, now)
         return self._done(now)
 
+    def was_silent(self, now: float, name: NodeName, age: float) -> tuple[Effect, ...]:
+        """
+        A node answers again that had left something unanswered for C{age} seconds, though nobody has lost it. What a
+        Kamailio told meanwhile may still fail there.
+        """
+        member = self._members.get(name)
+        if member is not None and not self._is_over and member.kind == "kamailio":
+            self._doubted(member, now - age, now)
+        return self._done(now)
+
     def hello(self, now: float, name: NodeName, release: str, start: str = "") -> tuple[Effect, ...]:
         """
         A node has shown to be one of ours, by its answer to our hello.

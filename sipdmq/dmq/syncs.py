@@ -99,6 +99,13 @@ class Syncs(Roster):
         It knows us from before we were started. What it told us then may still come, although it is not true any more,
         and what we have told it alone nobody else knows.
         """
+        self._doubted(member, now, now)
+
+    def _doubted(self, member: Member, since: float, now: float) -> None:
+        """
+        It has answered again, and since then may have told something without us.
+        """
         if member.doubtful_since is None:
-            member.doubtful_since = now
+            member.doubtful_since = since
+        if member.recheck_at is None:
             self._recheck_later(member, now)

@@ -296,8 +296,11 @@ class UsrlocPeer(SyncedPeer):
             heir = self._membership.teller_to_all(told_by)
             if heir is not None:
                 self._pass_on(change, message.sender, [node for node in self._others() if node.name == heir])
-            if previous is not None and kamailios:
-                self._overtake(change, previous, kamailios)
+            if kamailios:
+                if any(told_by == str(node.name) for node in kamailios):
+                    self._complete(change, message.sender)
+                if previous is not None:
+                    self._overtake(change, previous, kamailios)
 
     def _was_told_before(self, change: BindingChange) -> bool:
         """
@@ -308,6 +311,28 @@ class UsrlocPeer(SyncedPeer):
         is_news = previous is None or previous.last_modified < binding.last_modified
         return is_news and self._started_at - _YOUNG < binding.last_modified <= self._started_at + CLOCKS
 
+    def _told_since(self, now: float) -> float:
+        """
+        When the oldest change of this node was made that it may have told others lately, seconds since the epoch: what
+        it gets back of those from before its start it tells once more.
+        """
+        return self._started_at - _YOUNG if now < self._started_at + _YOUNG else now - _UNDER_WAY
+
+    def _complete(self, change: BindingChange, sender: ClusterNode | None) -> None:
+        """
+        A Kamailio tells a change once, to those whom it lists by then. Where it comes here late, this node has just
+        given a newcomer everything without it.
+        """
+        served = self._donor.served_lately(_UNDER_WAY)
+        if served:
+            late = self._now() + CLOCKS - change.binding.last_modified
+            newcomers = [
+                node
+                for node in self._others()
+                if node.is_sipdmq and node.name in served and self._donor.served_since(node.name) <= late
+            ]
+            self._pass_on(change, sender, newcomers)
+
     def _overtake(self, change: BindingChange, previous: Binding, kamailios: Sequence[ClusterNode]) -> None:
         """
         What has just lost here may reach a Kamailio after what it has lost against, and count there: even the one that
@@ -315,7 +340,7 @@ class UsrlocPeer(SyncedPeer):
         what wins.
         """
         now = self._now()
-        is_recent = not previous.told_by and previous.last_modified > now - _UNDER_WAY
+        is_recent = not previous.told_by and previous.last_modified > self._told_since(now)
         key = key_of(previous, previous.ruid)
         under_way = [
             node
