@@ -180,15 +180,24 @@ def at_a_glance(
 
 
 def merge_any(
-    records: Sequence[Binding], incoming: Binding, now: int, limits: Limits, encode: Encode
+    records: Sequence[Binding],
+    incoming: Binding,
+    now: int,
+    limits: Limits,
+    encode: Encode,
+    names: Sequence[str] | None = None,
 ) -> Merged:
     """
-    As L{merge}, whatever the records are.
+    As L{merge}, whatever the records are. A new one comes last, the others keep their places.
+
+    @param names: their identities, where these are known.
     """
     if incoming.last_modified > now + limits.clock_error:
         return Merged(records, None, "last_modified lies in the future")
     name = identity(incoming)
-    at = next((at for at, record in enumerate(records) if identity(record) == name), None)
+    if names is None:
+        names = [identity(record) for record in records]
+    at = names.index(name) if name in names else None
     if incoming.removed and not (incoming.contact and incoming.last_modified):
         # It says too little of what it removes to be one more record: it goes by its name alone.
         ruid = incoming.ruid

@@ -108,12 +108,6 @@ class Donor:
             return 0.0
         return self._clock.seconds() - self._served_at.get(name, -inf)
 
-    def served_lately(self, seconds: float) -> list[NodeName]:
-        """
-        The nodes that were last sent something that was not new no longer than so ago.
-        """
-        return [name for name in self._served_at.keys() | self._running.keys() if self.served_since(name) <= seconds]
-
     def __len__(self) -> int:
         return len(self._running)
 

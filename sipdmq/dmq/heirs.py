@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from math import inf
 from typing import Final, NamedTuple
 
 from sipdmq.records import NodeName
@@ -46,11 +47,13 @@ class Claim(NamedTuple):
     and ask for the rest.
 
     @ivar since: what was changed since then, seconds.
+    @ivar heard_at: this node has not lost it, but heard of it, from one who had, at that time, seconds.
     """
 
     heir: NodeName
     lost: str
     since: float
+    heard_at: float | None = None
 
 
 class Inherit(NamedTuple):
@@ -72,17 +75,19 @@ class _Loss:
     @ivar is_agreed: that one has lost it, too.
     @ivar is_inherited: this node is the heir, and has told the Kamailios.
     @ivar back_at: when it came back, seconds; L{None}: it has not.
+    @ivar heard_at: it was not lost here, but others have said so: when one did last who had lost it himself, seconds.
     @ivar is_ours: it was not lost to anybody but this node, which was stopped: the others know what it has told.
     """
 
     __slots__ = (
-        *("asked", "asked_at", "back_at", "is_agreed", "is_inherited", "is_open", "is_ours", "is_unanswered"),
-        "since",
+        *("asked", "asked_at", "back_at", "heard_at", "is_agreed", "is_inherited", "is_open", "is_ours"),
+        *("is_unanswered", "since"),
     )
 
-    def __init__(self, since: float, is_ours: bool = False) -> None:
+    def __init__(self, since: float, is_ours: bool = False, heard_at: float | None = None) -> None:
         self.since = since
         self.is_ours = is_ours
+        self.heard_at = heard_at
         self.asked: NodeName | None = None
         self.asked_at = 0.0
         self.is_open = False
@@ -98,8 +103,13 @@ class Heirs:
     that never go back.
     """
 
-    def __init__(self, local: NodeName) -> None:
+    def __init__(self, local: NodeName, forget_after: float = inf) -> None:
+        """
+        @param forget_after: seconds after which nodes that are away are forgotten: nobody will say so of one that this
+            node has only heard of.
+        """
         self._local = local
+        self._forget_after = forget_after
         self._active: frozenset[NodeName] = frozenset()
         self._others: frozenset[str] = frozenset()
         self._losses: dict[str, _Loss] = {}
@@ -173,7 +183,8 @@ class Heirs:
         self._heirs.clear()
         found: list[Claim | Inherit] = []
         for lost, loss in list(self._losses.items()):
-            if loss.back_at is not None and now - loss.back_at > SETTLED:
+            is_settled = loss.back_at is not None and now - loss.back_at > SETTLED
+            if is_settled or (loss.heard_at is not None and now - loss.heard_at > self._forget_after):
                 del self._losses[lost]
                 continue
             is_heir = self.heir_of(lost) == self._local and not loss.is_ours
@@ -183,7 +194,7 @@ class Heirs:
             asked = self._first(lost, self._active)
             is_due = again and (loss.is_unanswered or (loss.is_open and loss.back_at is None))
             if asked is not None and (is_due or asked != loss.asked):
-                found.append(Claim(asked, lost, loss.since))
+                found.append(Claim(asked, lost, loss.since, loss.heard_at))
                 loss.is_open = loss.is_agreed = loss.is_unanswered = False
                 loss.asked_at = now
             loss.asked = asked
@@ -209,24 +220,38 @@ class Heirs:
         if loss is not None and loss.asked == heir:
             loss.is_unanswered = True
 
-    def asked(self, now: float, lost: str, since: float) -> bool:
+    def asked(self, now: float, lost: str, since: float, heard_at: float = inf) -> bool:
         """
         Another node asks this one about a node that it has lost.
 
         @param since: from when on it may lack something: so may others, who learn of the loss later.
+        @param heard_at: when somebody last said so who had lost it himself, seconds; infinity: now.
         @return: whether this node has lost it, too, and will act when it is back. It has, if it was not here when that
             happened: it may be the heir all the same, who acts for all. It has not, if it is back here already.
         """
+        heard_at = min(heard_at, now)
         loss = self._losses.get(lost)
         if loss is not None:
             loss.since = min(loss.since, since)
+            if loss.heard_at is not None:
+                loss.heard_at = max(loss.heard_at, heard_at)
             return loss.back_at is None
         if lost in self._others:
             self._hints[lost] = (min(since, self._hints.get(lost, (since, now))[0]), now)
             return False
-        elif len(self._losses) < _MAX_HEARD:
-            self._losses[lost] = _Loss(since)
+        if now - heard_at > self._forget_after or self._heard() >= _MAX_HEARD:
+            return False
+        self._losses[lost] = _Loss(since, heard_at=heard_at)
         return True
+
+    def _heard(self) -> int:
+        return sum([loss.heard_at is not None for loss in self._losses.values()])
+
+    def concerns(self, lost: str) -> bool:
+        """
+        Whether what a node has told may be of use: it is there, or it is lost as far as is known here.
+        """
+        return lost in self._losses or lost in self._others
 
     def lost_since(self, name: NodeName) -> float | None:
         """
@@ -303,4 +328,5 @@ class Heirs:
 
 
 def _weight(lost: str, name: NodeName) -> bytes:
-    return blake2b(f"{lost} {name}".encode(), digest_size=8).digest()
+    # What another node has told may be no text: what is hashed must be the same on all nodes, not readable.
+    return blake2b(f"{lost} {name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -176,6 +176,21 @@ class Link:
         box = self._boxes.get(channel)
         return box is not None and box.is_under_way(key)
 
+    def has_channel(self, channel: str) -> None:
+        """
+        The node speaks on a channel: so it has it, whatever it answered before.
+        """
+        box = self._boxes.get(channel)
+        if box is not None and box.is_stopped:
+            box.reopen()
+
+    def restarted(self) -> None:
+        """
+        The node was started anew, and may have all channels.
+        """
+        for box in self._boxes.values():
+            box.reopen()
+
     def owe(self, channel: str, age: float) -> None:
         """
         The node lacks what was changed here in the last C{age} seconds: it is repaired.

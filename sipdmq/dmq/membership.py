@@ -95,7 +95,13 @@ class Membership:
             lambda name, said: self.act(nodelist.hello_heard(self._clock.seconds(), name, said.start)),
         )  # fmt: skip
         self.repairs = Repairs(
-            clock, nodelist.local, channels, self._ask_privately, nodelist.nodes, sender.timers.timeout
+            clock,
+            nodelist.local,
+            channels,
+            self._ask_privately,
+            nodelist.nodes,
+            sender.timers.timeout,
+            nodelist.forget_after,
         )
         private.add_verb(VERB, self.repairs.asked)
         self.notification = NotificationPeer(
@@ -310,9 +316,12 @@ class Membership:
             elif isinstance(effect, NodeDisabled):
                 self._node_gone(effect.node, "node_disabled", "is disabled")
             elif isinstance(effect, NodeRestarted):
+                link = self._links.get(effect.node.name)
+                if link is not None:
+                    link.restarted()
                 self.repairs.restarted(effect.node, self.nodelist.answered_at(effect.node.name))
-                if effect.node.name in self._links:
-                    self._links[effect.node.name].owe_all(self._lately())
+                if link is not None:
+                    link.owe_all(self._lately())
             elif isinstance(effect, NodeForgotten):
                 self._sender.forget(effect.name)
                 self.introductions.clocks.forget(effect.name)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sipdmq.core.contacts import identity
 from sipdmq.dmq.conflict import Limits, Merged, at_a_glance, merge_any
 from sipdmq.dmq.order import Encode
 from sipdmq.records import Binding
@@ -31,13 +32,19 @@ def merge_all(
     if outcomes:  # asked again
         outcomes.clear()
     kept: Sequence[Binding] = records
+    names: list[str] | None = None  # identities of what is kept: each costs time, and there may be many
     for each in incoming:
         plain = at_a_glance(kept, each, now, limits)
         if plain is not None:
             kept = plain
+            names = None
             continue
-        merged = merge_any(kept, each, now, limits, encode)
+        if names is None:
+            names = [identity(record) for record in kept]
+        merged = merge_any(kept, each, now, limits, encode, names)
         kept = merged.records
+        if len(kept) > len(names):
+            names.append(identity(kept[-1]))
         if merged.answer is not None or merged.refused:
             outcomes.append(merged)
     return kept

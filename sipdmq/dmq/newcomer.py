@@ -166,6 +166,7 @@ class Newcomer:
         """
         Wait for nobody any more.
         """
+        self._donor = None
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -365,7 +366,6 @@ class Newcomer:
             self._wait(self.QUIET)
 
     def _finish(self) -> None:
-        self._donor = None
         self.stop()
         self.readiness.become(SyncState.READY, f"{self._total} records came in")
         again, self._again = self._again, set()

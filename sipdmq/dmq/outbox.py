@@ -363,11 +363,17 @@ class Outbox:
         """
         self.dirty_since = None
 
+    def reopen(self) -> None:
+        """
+        The node has the channel now, or may have it.
+        """
+        self.is_stopped = False
+
     def returned(self) -> None:
         """
         The node is back: it may have the channel now.
         """
-        self.is_stopped = False
+        self.reopen()
         self._earlier.update(self._sent)
         self._pace.reset()
 

@@ -3,13 +3,15 @@ What is left to do when a node is lost: its heir is asked, and told. Who that is
 
 The question goes through the channel C{sipdmq}: C{{"inherit": {"node": "sip:192.0.2.2:5060", "age": 70}}}, and the
 answer is C{{"inherit": {"lost": true}}}: whether the heir has lost that node, too. What it has comes as changes, on the
-channels that they belong to.
+channels that they belong to. Who has not lost the node himself says how many seconds ago (C{"heard"}) he was last told
+so by one who had: else nodes that are gone for good would be told on for ever.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -51,18 +53,20 @@ class Repairs:
         send: Callable[[NodeName, bytes], Deferred[Response]],
         nodes: Callable[[], Iterable[ClusterNode]],
         timeout: float,
+        forget_after: float = inf,
     ) -> None:
         """
         @param send: sends a body on the channel C{sipdmq}.
         @param nodes: all in the list.
         @param timeout: C{[dmq] timeout}.
+        @param forget_after: seconds after which a node that is away is forgotten.
         """
         self._clock = IReactorTime(clock)
         self._channels = channels
         self._send = send
         self._nodes = nodes
         self.reach = timeout + REACH
-        self.heirs = Heirs(local)
+        self.heirs = Heirs(local, forget_after)
         self._up_at: dict[NodeName, float] = {}
 
     def lost(self, node: ClusterNode, answered_at: float) -> None:
@@ -186,7 +190,10 @@ class Repairs:
     def _claim(self, claim: Claim, age: float, heir: ClusterNode) -> None:
         age = min(age, _MAX_AGE - 1.0)
         self._hand_over(heir, claim.lost, age)
-        asking = self._send(claim.heir, encode_verb(VERB, {"node": claim.lost, "age": int(age) + 1}))
+        question: dict[str, Any] = {"node": claim.lost, "age": int(age) + 1}
+        if claim.heard_at is not None:
+            question["heard"] = int(self._clock.seconds() - claim.heard_at)
+        asking = self._send(claim.heir, encode_verb(VERB, question))
 
         def answered(response: Response) -> None:
             found = decode_verb(response.body) if response.status == 200 else None
@@ -211,11 +218,16 @@ class Repairs:
         <sipdmq.dmq.hello.PrivateChannel.add_verb>}.
         """
         lost, age, sender = value.get("node"), value.get("age"), message.sender
-        if not isinstance(lost, str) or len(lost) > _MAX_NAME or type(age) is not int or not 0 <= age <= _MAX_AGE:
+        if not isinstance(lost, str) or not lost.startswith("sip:") or len(lost) > _MAX_NAME:
+            return None
+        heard = value.get("heard", 0)
+        if type(age) is not int or not 0 <= age <= _MAX_AGE or type(heard) is not int or not 0 <= heard <= _MAX_AGE:
             return None
         if sender is None or sender.is_local:
             return None
-        has_lost = self.heirs.asked(self._clock.seconds(), lost, self._clock.seconds() - age)
-        self._hand_over(sender, lost, age)
+        now = self._clock.seconds()
+        has_lost = self.heirs.asked(now, lost, now - age, now - heard)
+        if self.heirs.concerns(lost):
+            self._hand_over(sender, lost, age)
         self.look()
         return {"lost": has_lost}

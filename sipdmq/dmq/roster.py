@@ -120,6 +120,13 @@ class Roster:
         """
         return host in self._hosts
 
+    @property
+    def forget_after(self) -> float:
+        """
+        Seconds after which a node that is away is forgotten.
+        """
+        return self._settings.forget_after
+
     def answered_at(self, name: NodeName) -> float:
         """
         When a node last answered a notification, seconds; minus infinity if it never did.

@@ -192,6 +192,9 @@ class DMQService:
             return False
         if peer is self.membership.notification:
             return self.process(transaction, message)
+        link = None if message.sender is None else self.membership.link(message.sender.name)
+        if link is not None:
+            link.has_channel(message.channel)
         is_taken = self._workers.submit(
             message.channel,
             lambda: self._keys(peer, message),

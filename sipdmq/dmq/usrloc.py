@@ -19,7 +19,7 @@ from sipdmq.config import UsrlocConfig
 from sipdmq.core.read_ahead import ReadAhead
 from sipdmq.dmq.conflict import Answer, Limits, Merged
 from sipdmq.dmq.donor import Donor
-from sipdmq.dmq.errands import SyncEnd, SyncRequest
+from sipdmq.dmq.errands import SyncEnd, SyncRequest, says_ours
 from sipdmq.dmq.kamailio_json import CONTENT_TYPE
 from sipdmq.dmq.merging import merge_all
 from sipdmq.dmq.newcomer import Readiness
@@ -47,6 +47,7 @@ from sipdmq.records import (
     ChannelMessage,
     ChannelReply,
     ClusterNode,
+    NodeName,
     Origin,
     Update,
 )
@@ -116,6 +117,7 @@ class UsrlocPeer(SyncedPeer):
         self._limits = limits
         self._bodies = ReadAhead(decode)
         self._started_at = now()
+        self._asked_first: set[NodeName] = set()
         self._donor = Donor(
             clock,
             store,
@@ -282,8 +284,11 @@ class UsrlocPeer(SyncedPeer):
                 self._refused(message, outcome.refused)
         for change in update.changes:
             told_by, previous = change.binding.told_by, change.previous
+            if change.binding.is_hidden:  # its name is that of another record
+                continue
             if not told_by:
                 if self._was_told_before(change):
+                    self._ask_first(kamailios)
                     self._pass_on(change, message.sender, self._others())
                 continue
             if self._membership.passes_on(told_by):
@@ -297,7 +302,7 @@ class UsrlocPeer(SyncedPeer):
             if heir is not None:
                 self._pass_on(change, message.sender, [node for node in self._others() if node.name == heir])
             if kamailios:
-                if any(told_by == str(node.name) for node in kamailios):
+                if any(told_by == str(node.name) and not says_ours(node) for node in kamailios):
                     self._complete(change, message.sender)
                 if previous is not None:
                     self._overtake(change, previous, kamailios)
@@ -311,6 +316,16 @@ class UsrlocPeer(SyncedPeer):
         is_news = previous is None or previous.last_modified < binding.last_modified
         return is_news and self._started_at - _YOUNG < binding.last_modified <= self._started_at + CLOCKS
 
+    def _ask_first(self, kamailios: Iterable[ClusterNode]) -> None:
+        """
+        A Kamailio may have what is newer than what this node gets back of its own changes, and nobody else: this node
+        had told it, and was killed then.
+        """
+        for node in kamailios:
+            if node.name not in self._asked_first and not says_ours(node):
+                self._asked_first.add(node.name)
+                self.restore(node, self._now() - self._started_at + _YOUNG)
+
     def _told_since(self, now: float) -> float:
         """
         When the oldest change of this node was made that it may have told others lately, seconds since the epoch: what
@@ -323,15 +338,11 @@ class UsrlocPeer(SyncedPeer):
         A Kamailio tells a change once, to those whom it lists by then. Where it comes here late, this node has just
         given a newcomer everything without it.
         """
-        served = self._donor.served_lately(_UNDER_WAY)
-        if served:
-            late = self._now() + CLOCKS - change.binding.last_modified
-            newcomers = [
-                node
-                for node in self._others()
-                if node.is_sipdmq and node.name in served and self._donor.served_since(node.name) <= late
-            ]
-            self._pass_on(change, sender, newcomers)
+        late = min(self._now() + CLOCKS - change.binding.last_modified, _UNDER_WAY)
+        newcomers = [
+            node for node in self._others() if node.is_sipdmq and self._donor.served_since(node.name) <= late
+        ]
+        self._pass_on(change, sender, newcomers)
 
     def _overtake(self, change: BindingChange, previous: Binding, kamailios: Sequence[ClusterNode]) -> None:
         """
@@ -370,12 +381,13 @@ class UsrlocPeer(SyncedPeer):
         them. A record that came from it itself comes here, too, and goes back to it: it may have told that before it
         was started anew.
         """
+        age = max(0.0, self._now() - change.binding.last_modified)  # if it is lost, the node lacks what is so old
         for node in others:
             if not node.is_sipdmq and self._restores.defers(node.name):
                 continue
             if sender is None or node.name != sender.name or str(node.name) == change.binding.told_by:
                 for key, told in told_of(change.binding, change.is_gone, node):
-                    self._replicator.put_for(node.name, self.channel, key, told)
+                    self._replicator.put_for(node.name, self.channel, key, told, age)
 
     # syncs
 

@@ -255,10 +255,14 @@ def _bind(
     )
 
 
-def _tombstone(register: Register, binding: Binding, now: int, limits: RegisterLimits) -> Binding:
+def _tombstone(
+    register: Register, binding: Binding, now: int, limits: RegisterLimits, new_ruid: Callable[[], str]
+) -> Binding:
     """
     The memory that this REGISTER removed the binding, or removed it again: the latest one counts.
     """
+    if binding.is_hidden:  # its name is that of another record now
+        binding = binding._replace(ruid=new_ruid(), other_ruids=())
     latest = known_until(binding)
     until = remembered_until(latest, now, limits.forget_after) if limits.forget_after else now + TOMBSTONE_LIFETIME
     return binding._replace(
@@ -307,7 +311,7 @@ def apply_register(
     @see: RFC 3261 §10.3 steps 6 and 7
     """
     if register.is_wildcard:
-        return _remove_all(records, register, now, limits)
+        return _remove_all(records, register, now, limits, new_ruid)
     if len(register.contacts) == 1 and len(records) <= 1:
         # Nearly every REGISTER: a phone's only contact, new or refreshed. What is not so plain goes the way of all.
         update = register.contacts[0]
@@ -331,7 +335,7 @@ def apply_register(
             elif limits.forget_after and sum([record.removed for record in result]) < limits.max_contacts:
                 # Another node may know it, and we may not have heard of it yet.
                 unknown = _bind(register, update, None, now, new_ruid)._replace(expires_at=now + limits.max_expires)
-                result.append(_tombstone(register, unknown, now, limits))
+                result.append(_tombstone(register, unknown, now, limits, new_ruid))
                 written.add(result[-1].ruid)
             continue
         binding = result[at]
@@ -342,13 +346,13 @@ def apply_register(
             raise refuse.out_of_order()
         written.add(binding.ruid)
         if not update.expires_in:
-            result[at] = _tombstone(register, binding, now, limits)
+            result[at] = _tombstone(register, binding, now, limits, new_ruid)
         elif _has_identity(binding, update):
             result[at] = _bind(register, update, binding, now, new_ruid)
         else:
             # The same contact by §19.1.4, but another record: one goes, one comes.
             if not binding.removed:
-                result[at] = _tombstone(register, binding, now, limits)
+                result[at] = _tombstone(register, binding, now, limits, new_ruid)
             at = next((at for at, record in enumerate(result) if _has_identity(record, update)), len(result))
             known = result[at] if at < len(result) else None
             result[at : at + 1] = [_bind(register, update, known, now, new_ruid)]
@@ -374,14 +378,14 @@ def _check_room(records: Sequence[Binding], result: Sequence[Binding], limits: R
 
 
 def _remove_all(
-    records: Sequence[Binding], register: Register, now: int, limits: RegisterLimits
+    records: Sequence[Binding], register: Register, now: int, limits: RegisterLimits, new_ruid: Callable[[], str]
 ) -> Sequence[Binding]:
     result = []
     for binding in records:
         follows = _follows(register, binding)
         if not follows and not binding.removed:
             raise refuse.out_of_order()
-        result.append(_tombstone(register, binding, now, limits) if follows else binding)
+        result.append(_tombstone(register, binding, now, limits, new_ruid) if follows else binding)
     return result
 
 

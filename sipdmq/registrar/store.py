@@ -117,7 +117,7 @@ class MemoryLocationStore:
             after = tuple([b for b in after if b.expires_at > now])
             due = _expires_at(after)
         changes = _changes(before, after, origin)
-        if changes:
+        if changes or len(after) != len(before):
             self._put(aor, before, after, was, due)
             if self._listeners:
                 for change in changes:
@@ -178,6 +178,9 @@ class MemoryLocationStore:
         after = tuple([b for b in before if b.expires_at > now])
         if len(after) == len(before):
             return
+        # What was hidden behind one of them is what a phone had before: it goes with it.
+        over = {b.ruid for b in before if b.expires_at <= now and not b.removed}
+        after = tuple([b for b in after if not (b.is_hidden and b.ruid in over)])
         if self._forget_after:
             second = int(now)
             after += tuple([
@@ -229,18 +232,22 @@ def _changes(before: Sequence[Binding], after: Sequence[Binding], origin: Origin
         return tuple([BindingChange(binding, None, origin) for binding in after])
     if len(before) == 1 == len(after) and before[0].ruid == after[0].ruid:
         return () if after[0] is before[0] or after == before else (BindingChange(after[0], before[0], origin),)
-    previous = {binding.ruid: binding for binding in before}
+    same = {id(binding) for binding in before}.intersection([id(binding) for binding in after])
+    previous = {identity(binding): binding for binding in before if id(binding) not in same}
+    touched = [binding for binding in after if id(binding) not in same]
     changes = []
-    for binding in after:
-        old = previous.pop(binding.ruid, None)
-        if old is None and previous:  # it may have got another name, from another node: nothing is gone with that
-            old = next((each for each in previous.values() if identity(each) == identity(binding)), None)
-            if old is not None and all(each.ruid != old.ruid for each in after):
-                del previous[old.ruid]
-            else:
-                old = None
-        if old is not binding and old != binding:
+    moved = []
+    for binding in touched:
+        old = previous.pop(identity(binding), None)
+        if old is None:
+            moved.append(binding)
+        elif old != binding:
             changes.append(BindingChange(binding, old, origin))
+    by_ruid = {binding.ruid: name for name, binding in previous.items()}
+    for binding in moved:  # under its name there may have been another contact: nothing is gone with that
+        name = by_ruid.pop(binding.ruid, None)
+        changes.append(BindingChange(binding, None if name is None else previous.pop(name), origin))
     for gone in previous.values():
-        changes.append(BindingChange(gone._replace(removed=True), gone, origin))
+        if not gone.removed:
+            changes.append(BindingChange(gone._replace(removed=True), gone, origin))
     return tuple(changes)
