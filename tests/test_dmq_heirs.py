@@ -56,6 +56,52 @@ class ChoiceTests(SynchronousTestCase):
         self.assertFalse(heirs.answers_for(str(B)))
 
 
+    def test_a_name_that_is_no_text(self) -> None:
+        for name in ("sip:\ud800", "sip:\udcff"):
+            self.assertEqual(len({seen_by(local).heir_of(name) for local in EVERYBODY}), 1)
+
+
+class HeardTests(SynchronousTestCase):
+    """
+    What others say of nodes that are not in the list here.
+    """
+
+    def setUp(self) -> None:
+        self.heirs = Heirs(A, forget_after=100)
+        self.heirs.elect(0, [B], [])
+
+    def lost_now(self) -> list[str]:
+        return [each.lost for each in self.heirs.elect(self.now, [B], [], again=True) if isinstance(each, Claim)]
+
+    now = 1000.0
+
+    def test_it_is_told_on_with_the_time_when_one_said_so_who_had_lost_it(self) -> None:
+        self.assertTrue(self.heirs.asked(self.now, str(E), 900, 980))
+        self.assertEqual(
+            [each for each in self.heirs.elect(self.now, [B], []) if isinstance(each, Claim)],
+            [Claim(B, str(E), 900, 980)],
+        )
+
+    def test_it_is_forgotten_as_who_has_lost_it_forgets_it(self) -> None:
+        """
+        Else nodes that are gone for good would be told on for ever.
+        """
+        self.heirs.asked(self.now, str(E), 900, 980)
+        self.heirs.asked(self.now, str(D), 900)
+        self.heirs.lost(self.now, C, 900)
+        self.now = 1081
+        self.lost_now()
+        self.assertEqual(sorted(filter(self.heirs.concerns, map(str, (C, D, E)))), [str(C), str(D)])
+        self.assertFalse(self.heirs.asked(self.now, str(E), 900, 980))
+        self.assertFalse(self.heirs.concerns(str(E)))
+
+    def test_so_many_at_once(self) -> None:
+        said = [self.heirs.asked(self.now, str(udp(number)), 900) for number in range(10, 80)]
+        self.assertEqual((sum(said), len(self.heirs)), (64, 64))
+        self.heirs.lost(self.now, C, 900)  # one that is really lost is no question of room
+        self.assertTrue(self.heirs.asked(self.now, str(C), 900))
+
+
 class LossTests(SynchronousTestCase):
     def setUp(self) -> None:
         """

@@ -108,6 +108,19 @@ class LinkTests(TransactionTestCase):
         pump(self.clock, 0.5)
         self.assertEqual(self.bodies(), [b"1"])
 
+    def test_404_is_the_end_until_it_is_started_anew_or_speaks_there(self) -> None:
+        for end in (self.link.restarted, lambda: self.link.has_channel("c")):
+            self.put_own("a", b"1")
+            self.reply(404)
+            self.bodies()
+            self.put_own("b", b"2")
+            self.link.owe("c", 10)
+            self.assertEqual((self.bodies(), self.link.is_dirty), ([], False))
+            end()
+            self.put_own("c", b"3")
+            self.reply(200)
+            self.assertEqual(self.bodies(), [b"3"])
+
     def test_404_is_the_end_until_it_returns(self) -> None:
         self.link.put("c", "a", b"1")
         self.reply(404)

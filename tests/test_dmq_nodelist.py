@@ -381,6 +381,13 @@ class SyncTests(NodeListTests):
             self.assertEqual(found, [Recheck(ClusterNode(A, ACTIVE, KAMAILIO), age)])
             self.assertNotIn(Recheck, kinds(nodes.probe(57.0)))
 
+    def test_so_is_one_that_only_left_its_records_unanswered_for_a_while(self) -> None:
+        nodes = self.with_kamailio()
+        nodes.answered(21.0, A, lines(A, US), KAMAILIO)
+        nodes.was_silent(21.0, A, 5.0)
+        found = [each for each in nodes.probe(55.0) if isinstance(each, Recheck)]
+        self.assertEqual(found, [Recheck(ClusterNode(A, ACTIVE, KAMAILIO), 39.0)])
+
     def test_not_one_that_is_gone_by_then_and_none_of_ours(self) -> None:
         nodes = self.with_kamailio()
         nodes.notified(1.0, B, True, 1, lines(B, US))

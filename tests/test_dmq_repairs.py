@@ -262,6 +262,21 @@ class MissedTests(UsrlocTestCase):
         pump(self.clock, 3)
         self.assertEqual([node for node, _, _ in self.cluster.put_ones], [KAMAILIO.name])
 
+    def test_only_what_may_be_of_use_is_handed_over(self) -> None:
+        """
+        Each name is an errand over the whole store: they must not be anybody's to invent.
+        """
+        repairs = self.make_repairs([])
+        message = ChannelMessage("sipdmq", OURS, Source(Protocol.UDP, OURS.name.host, 5060, UDP), "", b"")
+        for name in ("sync", "sync of ours", "repair", "", 7, "x" * 200):
+            self.assertIsNone(repairs.asked({"node": name, "age": 1}, message), name)
+        for wrong in ({"age": -1}, {"age": True}, {"age": 1, "heard": "1"}, {"age": 1, "heard": 10**9}):
+            self.assertIsNone(repairs.asked({"node": "sip:192.0.2.77:5060", **wrong}, message), wrong)
+        for number in range(200):
+            repairs.asked({"node": f"sip:192.0.2.{number}:5061", "age": 1, "heard": 3}, message)
+        waiting = self.peer._donor._queues[OURS.name]
+        self.assertLessEqual(len(waiting), 64)
+
     def test_who_was_started_anew_while_it_was_away_gets_back_what_it_told_before(self) -> None:
         repairs = self.make_repairs([])
         repairs.returned(OURS)

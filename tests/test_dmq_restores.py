@@ -11,8 +11,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipdmq.dmq.restores import CLOCKS, LONGEST, QUIET, WAIT, Restores
+from sipdmq.dmq.usrloc_json import SYNC_REQUEST_OF_OURS
 from sipdmq.records import ClusterNode
 from tests.fakes import pump
+from tests.location_store_tests import make_binding
 from tests.usrloc_node import HERE, KAMAILIO, OURS, FakeResponse, UsrlocTestCase, update
 
 
@@ -161,9 +163,41 @@ class ChannelTests(UsrlocTestCase):
         self.ruids()
 
     def binding(self, ruid: str):  # type: ignore[no-untyped-def]
-        from tests.location_store_tests import make_binding
-
         return make_binding(ruid, last_modified=int(self.now()))
+
+    def test_it_is_asked_before_it_gets_back_what_this_node_had_told_before_its_start(self) -> None:
+        """
+        It may have been told something newer, by this node alone, before that was killed.
+        """
+        now = int(self.now())
+        for each in (
+            make_binding("before", last_modified=now - 20),
+            make_binding("too", "dave@example.org", last_modified=now),
+        ):
+            self.receive(self.form.encode_update(each, each.ruid, str(HERE)), OURS)
+        self.assertEqual(([node for _, node, _, _ in self.cluster.asked], self.ruids()), ([KAMAILIO.name], []))
+        newer = update(self.form, "before", last_modified=now - 10, cseq=5)
+        self.receive(newer)
+        self.cluster.asked[0][3].callback(FakeResponse(200))
+        pump(self.clock, QUIET + 1)
+        put = {change.ruid: change.binding.cseq for node, _, change in self.cluster.put_ones if node == KAMAILIO.name}
+        self.assertEqual(put, {"before": 5, "mine": 1, "theirs": 1, "too": 1})
+
+    def test_what_it_tells_late_goes_on_to_who_has_just_been_told_everything_else(self) -> None:
+        """
+        It tells those only whom it lists by then.
+        """
+        late = update(self.form, "late", aor="dave@example.org", last_modified=int(self.now()))
+        self.receive(SYNC_REQUEST_OF_OURS, OURS)
+        pump(self.clock, 1)
+        self.cluster.put_ones.clear()
+        self.receive(late)
+        self.assertEqual([(node, change.ruid) for node, _, change in self.cluster.put_ones], [(OURS.name, "late")])
+        self.cluster.put_ones.clear()
+        self.clock.advance(10)
+        after = update(self.form, "after", aor="erin@example.org", last_modified=int(self.now()))
+        self.receive(after)
+        self.assertEqual(self.cluster.put_ones, [])
 
     def test_one_that_was_not_lost_gets_what_is_owed_at_once(self) -> None:
         self.peer.repair(KAMAILIO, 10)

@@ -275,13 +275,16 @@ class NewcomerTests(UsrlocTestCase):
         self.assertEqual((self.asked(), self.states), ([OURS.name.host], [SyncState.SYNCING]))
 
     def test_ready_when_the_donor_has_sent_all(self) -> None:
+        """
+        It says so when all has been answered. What else it tells meanwhile is no part of that.
+        """
         self.peer.start(True)
         self.peer.node_joined(OURS)
         self.answer()
-        self.receive(update(self.form, "k1"), OURS)
-        self.receive(encode_sync_end(2), OURS)  # it overtook one
+        for ruid in ("k1", "k2", "k3"):
+            self.receive(update(self.form, ruid), OURS)
         self.assertFalse(self.peer.readiness.is_ready)
-        self.receive(update(self.form, "k2"), OURS)
+        self.receive(encode_sync_end(2), OURS)
         self.assertEqual(self.states, [SyncState.SYNCING, SyncState.READY])
         self.assertEqual(self.clock.getDelayedCalls()[1:], [])
 

@@ -47,6 +47,37 @@ class MemoryLocationStoreTests(LocationStoreTests, SynchronousTestCase):
             self.store.snapshot(), {"location.aors": 2, "location.bindings": 3, "location.tombstones": 1}
         )
 
+    def test_a_refresh_of_one_of_two_of_one_name(self) -> None:
+        """
+        A Kamailio has moved a name to another contact: what was there before is hidden, and untouched by that.
+        """
+        hidden = make_binding("x", contact="sip:a@192.0.2.7:1", removed=True, is_hidden=True, expires_in=900)
+        live = make_binding("x", contact="sip:a@192.0.2.7:2")
+        for before in ((hidden, live), (live, hidden)):
+            self.put(*before, origin=Origin.REPLICATED)
+            self.listener.take()
+            self.put(hidden, live._replace(cseq=2))
+            self.assertEqual(self.listener.take(), [("changed", "x", Origin.LOCAL)])
+
+    def test_a_name_that_moves_to_another_contact(self) -> None:
+        live = make_binding("x", contact="sip:a@192.0.2.7:1")
+        self.put(live)
+        self.listener.take()
+        update = self.put(live._replace(contact="sip:a@192.0.2.7:2"))
+        self.assertEqual([change.previous for change in update.changes], [live])
+        hidden = live._replace(removed=True, is_hidden=True)
+        self.put(hidden, make_binding("x", contact="sip:a@192.0.2.7:2"))
+        self.listener.take()
+        self.put(hidden)
+        self.assertEqual(self.listener.take(), [("gone", "x", Origin.LOCAL)])
+
+    def test_what_was_hidden_goes_with_what_it_was_hidden_behind(self) -> None:
+        hidden = make_binding("x", contact="sip:a@192.0.2.7:1", removed=True, is_hidden=True, expires_in=900)
+        other = hidden._replace(ruid="y", contact="sip:a@192.0.2.7:3")
+        self.put(hidden, other, make_binding("x", contact="sip:a@192.0.2.7:2"))
+        self.clock.advance(61)
+        self.assertEqual(self.store._records[ALICE], (other,))
+
     def test_an_aor_stands_in_one_bucket_however_often_it_is_refreshed(self) -> None:
         for second in range(200):
             self.put(make_binding("a", expires_in=second + 60), make_binding("b", expires_in=second + 90))

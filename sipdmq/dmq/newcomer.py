@@ -124,8 +124,6 @@ class Newcomer:
         self._again: set[NodeName] = set()
         self._asked_at = 0.0
         self._received = 0
-        self._expected: int | None = None
-        self._is_partial = False
         self._is_wanting = False
         self._has_ours = False  # one of ours has told all that it had
         self._failed: set[NodeName] = set()
@@ -251,35 +249,29 @@ class Newcomer:
         if self._donor is not None and sender == self._donor.name:
             self._received += count
             self._total += count
-            self._check(self._donor)
+            is_late = self._clock.seconds() - self._asked_at > self.LONGEST
+            if is_late and not self._is_patient():
+                self._finish()
+            else:
+                self._wait(self.QUIET)
 
-    def end_received(self, sender: NodeName | None, count: int, is_partial: bool = False) -> None:
+    def end_received(self, sender: NodeName | None, is_partial: bool = False) -> None:
         """
-        A sipdmq donor has sent all that it has.
+        A sipdmq donor has sent all that it has, and this node has taken it.
 
         @param is_partial: it is a newcomer itself: the next one is asked, too.
         """
-        if self._donor is not None and sender == self._donor.name:
-            self._expected = count
-            self._is_partial = is_partial
-            self._check(self._donor)
-
-    def _check(self, donor: ClusterNode) -> None:
-        has_all = self._expected is not None and self._received >= self._expected
-        is_late = self._clock.seconds() - self._asked_at > self.LONGEST
-        if has_all:
-            self._has_ours = True
-            self._failed.discard(donor.name)
-            self._is_wanting = self._is_partial
-            if not self._is_partial:
-                self._failed.clear()
-                self._give_owed()
-        if has_all and self._is_partial:
+        if self._donor is None or sender != self._donor.name:
+            return
+        self._has_ours = True
+        self._failed.discard(self._donor.name)
+        self._is_wanting = is_partial
+        if is_partial:
             self._next()
-        elif has_all or (is_late and not self._is_patient()):
-            self._finish()
         else:
-            self._wait(self.QUIET)
+            self._failed.clear()
+            self._give_owed()
+            self._finish()
 
     def _is_patient(self) -> bool:
         """
@@ -352,8 +344,6 @@ class Newcomer:
         self._asked_at = self._clock.seconds()
         self._received = 0
         self._was_accepted = False
-        self._expected = None
-        self._is_partial = False
         self._wait(self.QUIET)
 
     def _answered(self, was_accepted: object, donor: ClusterNode) -> None:

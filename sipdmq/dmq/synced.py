@@ -220,7 +220,7 @@ class SyncedPeer:
         if sender is None or sender.is_local:
             return
         if isinstance(found, SyncEnd):
-            self.newcomer.end_received(sender.name, found.records, found.is_partial)
+            self.newcomer.end_received(sender.name, found.is_partial)
         else:
             self._donor.serve(sender, self._sync_for(sender, found.is_ours))
 

@@ -299,6 +299,7 @@ class IReplicator(Interface):
         Into the outbox of one node: for syncs and repairs.
 
         @param node: L{NodeName<sipdmq.records.NodeName>}
+        @param key: empty: it leaves when all before it is answered.
         @param age: seconds since the change was made, or the oldest that the repair is about: if it gets lost once
             more, the next repair begins there.
         @return: L{None}, or a Deferred when much waits already: it fires when there is room for more.
