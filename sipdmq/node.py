@@ -98,6 +98,20 @@ def _tls_contexts(config: NodeConfig, reactor: Any) -> TlsContexts | None:
     return TlsContexts(config.path, config.tls, config.tls_domains, reactor)
 
 
+def _credentials(config: NodeConfig, now: Callable[[], float]) -> FileCredentials | None:
+    """
+    The users and their passwords; L{None}: nobody is asked for one.
+
+    @raise ConfigError: the file cannot be used.
+    """
+    if not config.auth.enable:
+        return None
+    try:
+        return FileCredentials(config.beside(config.auth.users), now)
+    except ConfigError as error:
+        raise ConfigError(config.path, "auth", "users", str(error)) from None
+
+
 def _presence(
     config: NodeConfig, reactor: Any, now: Callable[[], float], domains: Domains, ids: Ids, forget_after: int
 ) -> tuple[MemoryPublicationStore, Publisher]:
@@ -129,7 +143,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
     now = steady_epoch()
     secret = read_secret(config.auth.secret, os.urandom)
     policy = load_policy(config)
-    credentials = FileCredentials(config.beside(config.auth.users), now) if config.auth.enable else None
+    credentials = _credentials(config, now)
     calls_path = record_path(config)
     tls = _tls_contexts(config, reactor)
     listeners, sockets = _open(config)
@@ -322,6 +336,7 @@ def makeNode(config: NodeConfig, reactor: Any) -> MultiService:
         cluster,
         watching,
         dialogs,
+        config.path,
     )
     node.setName("node")
     node.setServiceParent(service)

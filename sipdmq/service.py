@@ -14,6 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from sipdmq import __version__
 from sipdmq.calls.service import CallRecords
 from sipdmq.core.dispatch import Dispatcher
 from sipdmq.dialog.service import Dialogs
@@ -64,6 +65,7 @@ class Node(Service):
         cluster: Cluster | None = None,
         watching: Watching | None = None,
         dialogs: Dialogs | None = None,
+        config_path: str = "",
     ) -> None:
         """
         @param sockets: bound, in the order of the transport's listeners.
@@ -72,8 +74,10 @@ class Node(Service):
         @param cluster: L{None} where C{[dmq]} is off.
         @param watching: L{None} where C{[presence]} is off.
         @param dialogs: L{None} where C{[dialog]} is off.
+        @param config_path: the INI file, for the log.
         """
         self._reactor = reactor
+        self._config_path = config_path
         self._sockets = sockets
         self.transport = transport
         self.transactions = transactions
@@ -123,6 +127,7 @@ class Node(Service):
         Begin to serve.
         """
         Service.startService(self)
+        log.info("sipdmq {version} starts, configured by {path}", version=__version__, path=self._config_path)
         gc.collect()
         gc.freeze()  # what is there now stays: modules, tables, patterns
         gc.set_threshold(*GC_THRESHOLDS)

@@ -56,9 +56,9 @@ class HtableConfigTests(ConfigTestCase):
         dmq = "[dmq]\nserver_address = sip:127.0.0.1:5060\n"
         self.assertEqual(
             self.refused(f"{dmq}notification_channel = htable\n[htable ban]\ndmqreplicate = 1\n"),
-            "[dmq] notification_channel: 'htable' is the channel of the tables, as [htable ban]",
+            "[dmq] notification_channel: 'htable' is the channel of [htable ban]: choose another name",
         )
         self.assertEqual(
             self.refused(f"{dmq}[usrloc]\ndmq_peer_id = htable\n[htable ban]\ndmqreplicate = 1\n"),
-            "[usrloc] dmq_peer_id: 'htable' is the channel of the tables, as [htable ban]",
+            "[usrloc] dmq_peer_id: 'htable' is the channel of [htable ban]: choose another name",
         )

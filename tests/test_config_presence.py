@@ -42,10 +42,13 @@ class PresenceSectionTests(ConfigTestCase):
         )
 
     def test_one_name_for_two_channels(self) -> None:
-        for name in ("sipdmq", "notification_peer", "usrloc"):
+        for name, owner in (
+            ("sipdmq", "what sipdmq nodes tell one another"), ("notification_peer", "[dmq] notification_channel"),
+            ("usrloc", "[usrloc] dmq_peer_id"), ("subscriptions", "[presence]"),
+        ):  # fmt: skip
             self.assertEqual(
                 self.refused(f"{DMQ}[presence]\nenable = 1\ndmq_peer_id = {name}\n"),
-                f"[presence] dmq_peer_id: '{name}' is the name of another channel",
+                f"[presence] dmq_peer_id: '{name}' is the channel of {owner}: choose another name",
             )
             self.load(f"{DMQ}[presence]\ndmq_peer_id = {name}\n")  # it is off
 

@@ -45,10 +45,13 @@ class UsrlocSectionTests(ConfigTestCase):
                 self.assertIn("must be a name of letters", self.refused(f"[usrloc]\n{name} = {text}\n"))
 
     def test_one_name_for_two_channels(self) -> None:
-        for name in ("sipdmq", "notification_peer"):
+        for name, owner in (
+            ("sipdmq", "what sipdmq nodes tell one another"), ("notification_peer", "[dmq] notification_channel"),
+            ("dialog", "[dialog]"),
+        ):  # fmt: skip
             self.assertEqual(
-                self.refused(f"{DMQ}[usrloc]\ndmq_peer_id = {name}\n"),
-                f"[usrloc] dmq_peer_id: '{name}' is the name of another channel",
+                self.refused(f"{DMQ}[dialog]\nenable = 1\n[usrloc]\ndmq_peer_id = {name}\n"),
+                f"[usrloc] dmq_peer_id: '{name}' is the channel of {owner}: choose another name",
             )
 
     def test_several_domains_need_use_domain(self) -> None:

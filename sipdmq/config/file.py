@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Final
 
-from sipdmq.config import dialog, dmq, htable, presence, usrloc, values
+from sipdmq.config import channels, dialog, dmq, htable, presence, usrloc, values
 from sipdmq.config.sections import (
     AuthConfig,
     CallsConfig,
@@ -170,7 +170,7 @@ def _check_together(config: NodeConfig) -> None:
     usrloc.check(config)
     presence.check(config)
     dialog.check(config)
-    htable.check(config)
+    channels.check(config)
     for alias, domain in config.node.aliases:
         if domain not in config.node.domains:
             raise ConfigError(path, "node", "aliases", f"'{alias}' stands for '{domain}', which is not in domains")

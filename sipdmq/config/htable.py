@@ -6,15 +6,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sipdmq.config.values import key, switch, whole
 from sipdmq.errors import ConfigError
 
-if TYPE_CHECKING:
-    from sipdmq.config.sections import NodeConfig
-
-__all__ = ["HtableConfig", "check", "table_name"]
+__all__ = ["HtableConfig", "table_name"]
 
 
 def _initval(text: str) -> int | None:
@@ -53,21 +49,3 @@ def table_name(path: str, section: str) -> str:
     if section != f"htable {name}" or not re.fullmatch(r"[A-Za-z0-9_]{1,64}", name):
         raise ConfigError(path, section, "", "must read [htable NAME], its name of letters, digits and '_'")
     return name
-
-
-def check(config: NodeConfig) -> None:
-    """
-    What is wrong with a table in the light of other keys.
-
-    @raise ConfigError: see above.
-    """
-    for name, table in config.htables.items():
-        if table.dmqreplicate and config.dmq.is_enabled:
-            for channel, section, other in (
-                (config.dmq.notification_channel, "dmq", "notification_channel"),
-                (config.usrloc.dmq_peer_id if config.usrloc.enable else "", "usrloc", "dmq_peer_id"),
-            ):
-                if channel == "htable":
-                    raise ConfigError(
-                        config.path, section, other, f"'htable' is the channel of the tables, as [htable {name}]"
-                    )

@@ -85,8 +85,3 @@ def check(config: NodeConfig) -> None:
             f"{presence.default_expires_subscribe} must lie between min_expires_subscribe "
             f"({presence.min_expires_subscribe}) and max_expires_subscribe ({presence.max_expires_subscribe})",
         )
-    if not config.dmq.is_enabled or not presence.enable:
-        return
-    for other in ("sipdmq", config.dmq.notification_channel, config.usrloc.dmq_peer_id):
-        if presence.dmq_peer_id == other:
-            raise wrong("dmq_peer_id", f"'{other}' is the name of another channel")

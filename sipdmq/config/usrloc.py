@@ -68,6 +68,3 @@ def check(config: NodeConfig) -> None:
             "use_domain",
             f"must be 1 with several domains ({', '.join(names)}): users of the same name would be one among the nodes",
         )
-    for other in ("sipdmq", config.dmq.notification_channel):
-        if usrloc.dmq_peer_id == other:
-            raise ConfigError(config.path, "usrloc", "dmq_peer_id", f"'{other}' is the name of another channel")

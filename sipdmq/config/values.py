@@ -102,7 +102,7 @@ def _host_port(text: str, what: str, default_port: int) -> tuple[str, int]:
         host, port = parse_host_port(text.lower())
     except ParseError:
         raise WrongPart(
-            f"{what} must be HOST or HOST:PORT, an IPv6 address in brackets, not '{text}'"
+            f"{what} must be HOST or HOST:PORT, an IPv6 address in brackets, the port from 1 to 65535, not '{text}'"
         ) from None
     port = default_port if port is None else port
     if port == 0:
