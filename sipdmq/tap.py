@@ -27,8 +27,8 @@ class Options(usage.Options):
     longdesc = (
         "A SIP registrar, proxy and presence server. Without --config it listens on 127.0.0.1:5060, UDP and TCP, for "
         "the domain localhost, and asks nobody for a password; etc/node.ini in the source tree names every setting "
-        "with its default. In the foreground: twistd -n --pidfile= sipdmq -c etc/node.ini. SIGTERM stops the node; SIGUSR2 writes its "
-        "numbers into the log."
+        "with its default. In the foreground: twistd -n --pidfile= sipdmq -c etc/node.ini. SIGTERM stops the node; "
+        "SIGUSR2 writes its numbers into the log."
     )
     optParameters = [["config", "c", None, "The configuration file (INI)."]]
     compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.ini")})
