@@ -163,6 +163,21 @@ class SyncedTests(SyncedTestCase):
         self.clock.pump([0.01] * 10)
         self.assertEqual(self.cluster.put_ones, [])
 
+    def test_of_a_node_that_is_in_the_list_no_more_nothing_is_kept(self) -> None:
+        self.peer.node_joined(OURS)
+        self.receive(ASK, KAMAILIO)
+        self.cluster.members = [OURS]
+        self.clock.pump([0.01] * 10)  # it went away meanwhile, and would get everything when it is back
+        self.receive(ASK, OURS)
+        self.clock.pump([0.01] * 10)
+        donor, newcomer = self.peer._donor, self.peer.newcomer
+        assert isinstance(donor, Donor)
+        kept = (donor._postponed, donor._served_at, newcomer._owed, newcomer._asked)
+        self.assertEqual([len(each) for each in kept], [1, 2, 1, 1])
+        for node in (KAMAILIO, OURS):
+            self.peer.forgotten(node.name)
+        self.assertEqual([len(each) for each in kept], [0, 0, 0, 0])
+
     def test_a_repair_is_of_what_this_node_answers_for(self) -> None:
         self.peer.repair(OURS, 60)
         self.assertEqual(self.put(OURS), [b"here", b"gone"])

@@ -179,6 +179,13 @@ class Donor:
         if errand is not None:
             self.serve(node, errand)
 
+    def forgotten(self, name: NodeName) -> None:
+        """
+        A node is in the list no more.
+        """
+        self._postponed.pop(name, None)
+        self._served_at.pop(name, None)
+
     def stop(self) -> None:
         """
         Send no more.

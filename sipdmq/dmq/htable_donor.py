@@ -96,6 +96,12 @@ class TableDonor:
         for kind, table in self._postponed.pop(node.name, {}):
             self.serve(node, Errand(kind), table)
 
+    def forgotten(self, name: NodeName) -> None:
+        """
+        A node is in the list no more.
+        """
+        self._postponed.pop(name, None)
+
     def stop(self) -> None:
         """
         Send no more.

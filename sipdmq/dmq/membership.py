@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from operator import methodcaller
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -327,6 +328,7 @@ class Membership:
                 self.introductions.clocks.forget(effect.name)
                 self._new_ones.pop(effect.name, None)
                 self.repairs.forgotten(effect.name)
+                self._channels.tell(methodcaller("forgotten", effect.name), ISynced)
                 link = self._links.pop(effect.name, None)
                 if link is not None:
                     link.stop()

@@ -242,6 +242,13 @@ class Newcomer:
             log.warn("{node} went away while it was telling us everything", node=str(node.name))
             self._fail()
 
+    def forgotten(self, name: NodeName) -> None:
+        """
+        A node is in the list no more.
+        """
+        for names in (self._owed, self._asked, self._again, self._failed):
+            names.discard(name)
+
     def records_received(self, sender: NodeName | None, count: int) -> None:
         """
         So many records came in.

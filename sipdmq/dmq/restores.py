@@ -176,6 +176,12 @@ class Restores:
             running.call.cancel()
             self._owe(node, self._clock.seconds() - running.since)
 
+    def forgotten(self, name: NodeName) -> None:
+        """
+        A node is in the list no more.
+        """
+        self._whole.discard(name)
+
     def stop(self) -> None:
         """
         Restore nobody any more.

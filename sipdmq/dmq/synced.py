@@ -51,6 +51,8 @@ class Giver(Protocol):
 
     def node_up(self, node: ClusterNode) -> None: ...
 
+    def forgotten(self, name: NodeName) -> None: ...
+
     def stop(self) -> None: ...
 
 
@@ -173,6 +175,14 @@ class SyncedPeer:
         """
         if self._asks:
             self.newcomer.older_met(node)
+
+    def forgotten(self, name: NodeName) -> None:
+        """
+        See L{ISynced.forgotten}.
+        """
+        self._donor.forgotten(name)
+        self.newcomer.forgotten(name)
+        self._restores.forgotten(name)
 
     def node_down(self, node: ClusterNode) -> None:
         """

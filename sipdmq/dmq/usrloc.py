@@ -391,6 +391,13 @@ class UsrlocPeer(SyncedPeer):
 
     # syncs
 
+    def forgotten(self, name: NodeName) -> None:
+        """
+        See L{ISynced.forgotten}.
+        """
+        self._asked_first.discard(name)
+        super().forgotten(name)
+
     def restore(self, node: ClusterNode, age: float, is_for_all: bool = False) -> None:
         """
         See L{IRestorer.restore}.

@@ -229,6 +229,13 @@ class ISynced(Interface):
         @param node: L{ClusterNode<sipdmq.records.ClusterNode>}
         """
 
+    def forgotten(name):
+        """
+        A node is in the list no more: whatever is kept for it goes.
+
+        @param name: L{NodeName<sipdmq.records.NodeName>}
+        """
+
 
 class IRestorer(IChannelPeer):
     """
