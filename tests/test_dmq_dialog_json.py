@@ -92,7 +92,7 @@ class OwnTests(SynchronousTestCase):
 
     def test_syncs(self) -> None:
         self.assertEqual(decode(SYNC_REQUEST_OF_OURS), SyncRequest(True))
-        self.assertEqual(decode(encode_sync_end(3, True)), SyncEnd(3, True))
+        self.assertEqual(decode(encode_sync_end(SyncEnd(3, True))), SyncEnd(3, True))
         self.assertEqual(decode(encode_gone(1, 2, True)), DialogGone(1, 2))
 
     def test_nobody_knows_the_action(self) -> None:

@@ -338,7 +338,7 @@ class SyncTests(HtableTestCase):
         self.receive(b'{"action":1,"ours":1}', OURS)
         self.settle()
         found = self.told(OURS)
-        self.assertEqual((len(found), found[-1]), (121, b'{"action":64,"count":120}'))
+        self.assertEqual((len(found), found[-1]), (121, b'{"action":64,"count":120,"age":0}'))
         self.assertEqual(sum(b'"removed":1' in each for each in found), 1)
 
     def test_a_stranger_gets_nothing(self) -> None:

@@ -288,7 +288,7 @@ class WriteTests(SynchronousTestCase):
         self.assertEqual(place_of(encode_cell(cell, False, False)), Place.BESIDE)
         self.assertEqual(place_of(encode_cell(gone, True, False)), Place.BESIDE)
         self.assertEqual(place_of(encode_cell(gone, False, False)), Place.ALONE)
-        self.assertEqual(place_of(encode_sync_end(3)), Place.ALONE)
+        self.assertEqual(place_of(encode_sync_end(SyncEnd(3))), Place.ALONE)
         self.assertEqual(place_of(NO_CELLS), Place.ALONE)
         for is_regex in (True, False):
             self.assertEqual(place_of(encode_removal(CellRemoval("t", "x", is_regex, True), True)), Place.BETWEEN)
@@ -304,6 +304,6 @@ class WriteTests(SynchronousTestCase):
     def test_a_removal_among_ours(self) -> None:
         removal = CellRemoval("t", "^a", True, True, 77)
         self.assertEqual(decode(encode_removal(removal, True)), HtableRemove(removal))
-        self.assertEqual(decode(encode_sync_end(3)), SyncEnd(3))
-        self.assertEqual(decode(encode_sync_end(3, True)), SyncEnd(3, True))
+        self.assertEqual(decode(encode_sync_end(SyncEnd(3))), SyncEnd(3))
+        self.assertEqual(decode(encode_sync_end(SyncEnd(3, True))), SyncEnd(3, True))
         self.assertEqual(decode(SYNC_REQUEST_OF_OURS), HtableSync("", True))

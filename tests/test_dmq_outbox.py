@@ -251,36 +251,6 @@ def place_of(fragment: bytes) -> Place:
     return {b"b": Place.BETWEEN, b"a": Place.ALONE}.get(fragment[:1], Place.BESIDE)
 
 
-class EndTests(SynchronousTestCase):
-    """
-    The end of a sync.
-    """
-
-    def test_it_leaves_when_all_before_it_is_answered(self) -> None:
-        box = Outbox(OutboxLimits(batch_window=0, batch_changes=2))
-        for key in ("a", "b", "c", ""):
-            put_into(box, key, key.encode(), 0)
-        batches = [box.take(0, ROOM), box.take(0, ROOM)]
-        put_into(box, "d", b"d", 0)
-        self.assertEqual([batch and batch.keys for batch in batches], [("a", "b"), ("c",)])
-        self.assertIsNone(box.take(0, ROOM))
-        box.done(2, Outcome.TAKEN, 0)
-        self.assertIsNone(box.take(0, ROOM))
-        box.done(1, Outcome.BUSY, 0)  # so it is sent again, and the end waits on
-        again = box.take(1, ROOM)
-        assert again is not None
-        self.assertEqual(again.keys, ("a", "b"))
-        self.assertIsNone(box.take(1, ROOM))
-        box.done(again.number, Outcome.TAKEN, 1)
-        end = box.take(1, ROOM)
-        assert end is not None
-        self.assertEqual(end.keys, ("",))
-        self.assertIsNone(box.take(1, ROOM))
-        box.done(end.number, Outcome.TAKEN, 1)
-        last = box.take(1, ROOM)
-        self.assertEqual(last and last.keys, ("d",))
-
-
 class PlaceTests(SynchronousTestCase):
     """
     Changes that cannot go with others, and those that concern all keys.

@@ -7,6 +7,7 @@ from __future__ import annotations
 from zope.interface.verify import verifyObject
 
 from sipdmq.core.contacts import PERMANENT
+from sipdmq.dmq.errands import SyncEnd
 from sipdmq.dmq.presence_form import version_of
 from sipdmq.dmq.presence_json import PresentityUpdate, decode, encode_sync_end
 from sipdmq.dmq.presence_syncs import is_kamailio_5
@@ -228,7 +229,7 @@ class SyncTests(PresenceTestCase):
             [("r1", False, 60, EPOCH, ""), ("gone", False, 0, EPOCH, ""),
              ("k1", True, 60, EPOCH, str(KAMAILIO.name))],
         )  # fmt: skip
-        self.assertEqual(self.peer.encode(end), encode_sync_end(3))  # type: ignore[arg-type]
+        self.assertEqual(self.peer.encode(end), encode_sync_end(SyncEnd(3, age=30)))  # type: ignore[arg-type]
 
     def test_a_kamailio_6_gets_live_ones_as_new_with_what_is_left(self) -> None:
         self.clock.advance(30)
@@ -362,7 +363,7 @@ class NewcomerTests(PresenceTestCase):
         waiting.callback(FakeResponse(200))
         self.receive(told(), OURS)
         self.assertFalse(self.peer.readiness.is_ready)
-        self.receive(encode_sync_end(1), OURS)
+        self.receive(encode_sync_end(SyncEnd(1)), OURS)
         self.assertTrue(self.peer.readiness.is_ready)
         self.assertEqual(self.peer.snapshot()["presence.is_ready"], 1)
 

@@ -191,8 +191,8 @@ class WriteTests(SynchronousTestCase):
         self.assertNotIn(b'"by"', encode(self.update))
         told = self.update._replace(by="sip:192.0.2.2:5060")
         self.assertEqual(read(encode(told)), told)
-        self.assertEqual(decode(encode_sync_end(7), EVENTS), SyncEnd(7))
-        self.assertEqual(decode(encode_sync_end(7, True), EVENTS), SyncEnd(7, True))
+        self.assertEqual(decode(encode_sync_end(SyncEnd(7)), EVENTS), SyncEnd(7))
+        self.assertEqual(decode(encode_sync_end(SyncEnd(7, True)), EVENTS), SyncEnd(7, True))
 
     @given(st.text(max_size=20), st.integers(-1, 2**32 - 1), st.booleans())
     def test_what_is_written_is_read_again(self, text: str, expires: int, is_new: bool) -> None:
@@ -226,4 +226,5 @@ class SupersedeTests(SynchronousTestCase):
         self.assertEqual(self.both(self.new, self.removal), self.removal)
 
     def test_the_end_of_a_sync_is_none(self) -> None:
-        self.assertEqual(supersede(encode_sync_end(1), encode_sync_end(2)), encode_sync_end(2))
+        first, second = (encode_sync_end(SyncEnd(count)) for count in (1, 2))
+        self.assertEqual(supersede(first, second), second)

@@ -216,14 +216,16 @@ class DonorTests(DonorTestCase):
         pump(self.clock, 20)
         self.assertTrue(self.peer.readiness.is_ready)
         self.cluster.members = [KAMAILIO, OURS]
-        self.peer.older_met(OURS)
+        self.peer.older_met(OURS, 1000.0)
         self.assertEqual(self.cluster.asked[-1][1], OURS.name)
         self.fill(1)
         self.sent()
-        self.receive(encode_sync_end(0), OURS)
+        self.receive(encode_sync_end(SyncEnd(0)), OURS)
+        pump(self.clock, 1.75)  # a record of the sync may be on its way still
+        self.assertEqual(self.sent(), [])
         pump(self.clock, 1)
         self.assertEqual(sorted(self.sent()), ["a0", "b0"])
-        self.peer.older_met(OURS)
+        self.peer.older_met(OURS, 1000.0)
         self.assertEqual(len(self.cluster.asked), 2, "nothing is owed any more")
 
 
@@ -275,16 +277,13 @@ class NewcomerTests(UsrlocTestCase):
         self.assertEqual((self.asked(), self.states), ([OURS.name.host], [SyncState.SYNCING]))
 
     def test_ready_when_the_donor_has_sent_all(self) -> None:
-        """
-        It says so when all has been answered. What else it tells meanwhile is no part of that.
-        """
         self.peer.start(True)
         self.peer.node_joined(OURS)
         self.answer()
-        for ruid in ("k1", "k2", "k3"):
-            self.receive(update(self.form, ruid), OURS)
+        self.receive(update(self.form, "k1"), OURS)
+        self.receive(encode_sync_end(SyncEnd(2)), OURS)  # it overtook one
         self.assertFalse(self.peer.readiness.is_ready)
-        self.receive(encode_sync_end(2), OURS)
+        self.receive(update(self.form, "k2"), OURS)
         self.assertEqual(self.states, [SyncState.SYNCING, SyncState.READY])
         self.assertEqual(self.clock.getDelayedCalls()[1:], [])
 
@@ -374,7 +373,7 @@ class NewcomerTests(UsrlocTestCase):
         self.cluster.members = [OURS]
         self.peer.start(True)
         self.peer.node_joined(OURS)
-        self.receive(encode_sync_end(0), OURS)
+        self.receive(encode_sync_end(SyncEnd(0)), OURS)
         self.assertTrue(self.peer.readiness.is_ready)
 
     def test_a_donor_that_is_a_newcomer_itself_says_so_and_the_next_is_asked(self) -> None:
@@ -382,7 +381,7 @@ class NewcomerTests(UsrlocTestCase):
         self.peer.node_joined(OURS)
         self.answer()
         self.receive(update(self.form, "k1"), OURS)
-        self.receive(encode_sync_end(1, is_partial=True), OURS)
+        self.receive(encode_sync_end(SyncEnd(1, is_partial=True)), OURS)
         self.assertEqual(self.asked(), [OURS.name.host, KAMAILIO.name.host])
         self.assertFalse(self.peer.readiness.is_ready)
 
@@ -395,7 +394,7 @@ class NewcomerTests(UsrlocTestCase):
         self.assertEqual((self.asked(), self.peer.readiness.is_ready), ([OURS.name.host], True))
         pump(self.clock, 10)
         self.assertEqual(len(self.asked()), 2)
-        self.receive(encode_sync_end(0), OURS)
+        self.receive(encode_sync_end(SyncEnd(0)), OURS)
         pump(self.clock, 60)
         self.assertEqual(len(self.asked()), 2)
 
@@ -417,20 +416,20 @@ class NewcomerTests(UsrlocTestCase):
             self.assertFalse(self.peer.newcomer.is_complete)
             self.peer.node_up(OURS._replace(is_new=is_new))
             self.assertEqual(len(self.asked()), 2)
-            self.receive(encode_sync_end(0, is_partial=is_new), OURS)
+            self.receive(encode_sync_end(SyncEnd(0, is_partial=is_new)), OURS)
             self.assertTrue(self.peer.newcomer.is_complete)
 
     def test_after_newcomers_only_who_comes_later_is_asked_too(self) -> None:
         self.cluster.members = [OURS]
         self.peer.start(True)
         self.peer.node_joined(OURS)
-        self.receive(encode_sync_end(0, is_partial=True), OURS)
+        self.receive(encode_sync_end(SyncEnd(0, is_partial=True)), OURS)
         self.assertEqual((self.peer.readiness.is_ready, self.peer.newcomer.is_complete), (True, False))
         late = OURS._replace(name=OURS.name._replace(host="192.0.2.13"))
         self.cluster.members.append(late)
         self.peer.node_up(late)
         self.assertEqual(self.asked(), [OURS.name.host, late.name.host])
-        self.receive(encode_sync_end(0), late)
+        self.receive(encode_sync_end(SyncEnd(0)), late)
         self.assertTrue(self.peer.newcomer.is_complete)
         self.peer.node_up(late._replace(name=late.name._replace(host="192.0.2.14")))
         self.assertEqual(len(self.asked()), 2)
@@ -442,20 +441,20 @@ class NewcomerTests(UsrlocTestCase):
         self.cluster.members = [OURS]
         self.peer.start(True)
         self.peer.node_joined(OURS)
-        self.receive(encode_sync_end(0, is_partial=True), OURS)
+        self.receive(encode_sync_end(SyncEnd(0, is_partial=True)), OURS)
         late = OURS._replace(name=OURS.name._replace(host="192.0.2.13"))
         self.cluster.members.append(late)
         self.peer.node_up(late._replace(is_new=True))
-        self.peer.older_met(OURS)
+        self.peer.older_met(OURS, 1000.0)
         self.assertEqual(self.asked(), [OURS.name.host])
-        self.peer.older_met(late)
+        self.peer.older_met(late, 1000.0)
         self.assertEqual(self.asked(), [OURS.name.host, late.name.host])
 
     def test_but_not_for_ever(self) -> None:
         self.cluster.members = [OURS]
         self.peer.start(True)
         self.peer.node_joined(OURS)
-        self.receive(encode_sync_end(0, is_partial=True), OURS)
+        self.receive(encode_sync_end(SyncEnd(0, is_partial=True)), OURS)
         pump(self.clock, 61)
         self.assertTrue(self.peer.newcomer.is_complete)
 
@@ -514,21 +513,42 @@ class NewcomerTests(UsrlocTestCase):
         self.peer.start(True)
         self.peer.node_joined(KAMAILIO)
         self.answer()
-        self.peer.older_met(OURS)
+        self.peer.older_met(OURS, 1000.0)
         self.assertEqual(self.asked(), [KAMAILIO.name.host])  # not before it knows what the Kamailio has
         pump(self.clock, 5)
         self.cluster.members = [KAMAILIO, OURS]
         for _ in range(2):
-            self.peer.older_met(OURS)
-            self.receive(encode_sync_end(0), OURS)
+            self.peer.older_met(OURS, 1000.0)
+            self.receive(encode_sync_end(SyncEnd(0)), OURS)
         self.assertEqual(self.asked(), [KAMAILIO.name.host, OURS.name.host])
+
+    def test_and_where_the_donor_was_started_apart_from_it(self) -> None:
+        """
+        The donor took itself for complete, as it had been alone for a while.
+        """
+        other = OURS._replace(name=OURS.name._replace(port=5070))
+        for is_met_before in (False, True):
+            for donors_age, is_asked in ((20, True), (96, False), (500, False)):
+                self.setUp()
+                self.cluster.members = [OURS]
+                self.peer.start(True)
+                self.peer.node_joined(OURS)
+                self.answer()
+                self.cluster.members = [OURS, other]
+                if is_met_before:
+                    self.peer.older_met(other, 100.0)
+                self.receive(encode_sync_end(SyncEnd(0, age=donors_age)), OURS)
+                self.peer.older_met(other, 100.0)
+                found = [node.port for _, node, _, _ in self.cluster.asked]
+                self.assertEqual(found, [5060, 5070] if is_asked else [5060])
+                self.assertEqual(self.peer.newcomer.end_of_sync(1).age, donors_age)
 
     def test_one_that_is_gone_by_then_is_not(self) -> None:
         self.peer.start(True)
         self.peer.node_joined(OURS)
         self.peer.taken_back(KAMAILIO)
         self.cluster.members = [OURS]
-        self.receive(encode_sync_end(0), OURS)
+        self.receive(encode_sync_end(SyncEnd(0)), OURS)
         self.assertEqual((self.asked(), self.peer.readiness.is_ready), ([OURS.name.host], True))
 
     def test_one_that_is_the_first_to_be_heard_of_is_the_donor(self) -> None:
@@ -545,7 +565,7 @@ class NoSyncTests(UsrlocTestCase):
         self.peer.start(True)
         self.peer.node_joined(OURS)
         self.peer.taken_back(KAMAILIO)
-        self.peer.older_met(OURS)
+        self.peer.older_met(OURS, 1000.0)
         self.assertEqual((self.cluster.asked, self.peer.readiness.is_ready), ([], True))
 
 

@@ -169,7 +169,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual((len(found), type(found[-1])), (1001, UsrlocRefused))
 
     def test_between_nodes_of_ours(self) -> None:
-        self.assertEqual(decode(encode_sync_end(7)), (SyncEnd(7),))
+        self.assertEqual(decode(encode_sync_end(SyncEnd(7))), (SyncEnd(7),))
 
 
 class RefusedTests(SynchronousTestCase):

@@ -115,7 +115,7 @@ class DialogPeer(SyncedPeer):
         See L{IRepairer.encode}.
         """
         if isinstance(change, SyncEnd):
-            return encode_sync_end(*change)
+            return encode_sync_end(change)
         return encode_gone(*change.id, change.is_forgotten) if isinstance(change, _Gone) else encode(change)
 
     def join(self, fragments: Iterable[bytes]) -> tuple[str, bytes]:

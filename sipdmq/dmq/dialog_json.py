@@ -105,7 +105,7 @@ def decode(body: bytes) -> DialogMessage | None:
     if action == _SYNC:
         return SyncRequest(_number(document, "ours") == 1)
     if action == _SYNC_END:
-        return SyncEnd(_number(document, "count"), _number(document, "partial") == 1)
+        return SyncEnd.read(document)
     if isinstance(action, bool) or action not in (_UPDATE, _STATE, _RM):
         return None
     h_entry, h_id = _number(document, "h_entry"), _number(document, "h_id")
@@ -237,8 +237,8 @@ def is_end(fragment: bytes) -> bool:
     return fragment.startswith(_ENDS)
 
 
-def encode_sync_end(records: int, is_partial: bool) -> bytes:
+def encode_sync_end(end: SyncEnd) -> bytes:
     """
-    The last message of a sync between sipdmq nodes; see L{SyncEnd}.
+    The last message of a sync between sipdmq nodes.
     """
-    return b'{"action":%d,"count":%d%b}' % (_SYNC_END, records, b',"partial":1' if is_partial else b"")
+    return end.encode(_SYNC_END)

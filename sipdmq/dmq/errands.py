@@ -4,10 +4,11 @@ What a node is to be sent of the location store: everything, or what was changed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
+from sipdmq.dmq.kamailio_json import read_number
 from sipdmq.records import ClusterNode
 
 __all__ = [
@@ -56,10 +57,32 @@ class SyncEnd(NamedTuple):
 
     @ivar records: of the whole sync.
     @ivar is_partial: the sender has not got everything itself yet.
+    @ivar age: seconds since that node was started whose knowledge this is: the sender's own start where it has it from
+        nobody, else what it was told so.
     """
 
     records: int
     is_partial: bool = False
+    age: int = 0
+
+    def encode(self, action: int) -> bytes:
+        """
+        The last message of a sync, or its last fragment.
+
+        @param action: its number on the channel.
+        """
+        partial = b',"partial":1' if self.is_partial else b""
+        return b'{"action":%d,"count":%d%b,"age":%d}' % (action, self.records, partial, self.age)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> SyncEnd:
+        """
+        @raise DecodeError: it cannot be used.
+        """
+        numbers = [
+            read_number(document, name, 0, most) for name, most in (("count", 2**40), ("partial", 1), ("age", 2**40))
+        ]
+        return cls(numbers[0], bool(numbers[1]), numbers[2])
 
 
 class Told(Protocol):

@@ -193,6 +193,8 @@ class Heirs:
             loss.is_inherited = is_heir
             asked = self._first(lost, self._active)
             is_due = again and (loss.is_unanswered or (loss.is_open and loss.back_at is None))
+            # Who was only told of it forgets it, unless he is told again.
+            is_due = is_due or (loss.heard_at is None and now - loss.asked_at > self._forget_after / 2)
             if asked is not None and (is_due or asked != loss.asked):
                 found.append(Claim(asked, lost, loss.since, loss.heard_at))
                 loss.is_open = loss.is_agreed = loss.is_unanswered = False

@@ -346,7 +346,7 @@ class HtablePeer(SyncedPeer):
 
     def _put_end(self, node: ClusterNode, count: int) -> None:
         if node.is_sipdmq:
-            end = encode_sync_end(count, not self.newcomer.is_complete)
+            end = encode_sync_end(self.newcomer.end_of_sync(count))
             self._replicator.put_for(node.name, CHANNEL, "", end)
         elif not count:
             self._replicator.put_for(node.name, CHANNEL, "", NO_CELLS)

@@ -62,7 +62,7 @@ _MAX_TEXT: Final = 64_000
 _KEYS: Final = frozenset(
     (
         *("action", "htname", "cname", "type", "strval", "intval", "mode", "last_modified", "removed"),
-        *("count", "ours", "partial"),
+        *("count", "ours", "partial", "age"),
     )
 )
 _CELL_KEYS: Final = frozenset(("htname", "cname", "type", "strval", "intval", "expire"))
@@ -182,7 +182,7 @@ def _action(document: Mapping[str, Any]) -> Htable:
     if action == _SYNC:
         return HtableSync(table, _whole(document, "ours") == 1)
     if action == _SYNC_END:
-        return SyncEnd(_whole(document, "count"), _whole(document, "partial") != 0)
+        return SyncEnd.read(document)
     if action not in (_SET, _EXPIRE, _DELETE, _REMOVE_RE, _REMOVE_PREFIX):
         return HtableRefused("unknown action")  # Kamailio: 7 and 8, suffix and substring, too
     if not table:
@@ -308,11 +308,11 @@ def encode_removal(removal: CellRemoval, for_ours: bool) -> bytes:
     return (text + "}").encode("utf-8", "surrogateescape")
 
 
-def encode_sync_end(count: int, is_partial: bool = False) -> bytes:
+def encode_sync_end(end: SyncEnd) -> bytes:
     """
-    The last fragment of a sync between nodes of ours; see L{SyncEnd}.
+    The last fragment of a sync between nodes of ours.
     """
-    return b'{"action":%d,"count":%d%b}' % (_SYNC_END, count, b',"partial":1' if is_partial else b"")
+    return end.encode(_SYNC_END)
 
 
 def place_of(fragment: bytes) -> Place:

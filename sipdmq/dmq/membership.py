@@ -447,5 +447,4 @@ class Membership:
         self._refresh(name)
         self.repairs.look()
         if link is not None and said is not None and said.up > now - self._started_at:
-            node = link.node
-            self._channels.tell(lambda peer: peer.older_met(node), ISynced)
+            self._channels.tell(methodcaller("older_met", link.node, said.up), ISynced)

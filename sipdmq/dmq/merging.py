@@ -43,7 +43,9 @@ def merge_all(
             names = [identity(record) for record in kept]
         merged = merge_any(kept, each, now, limits, encode, names)
         kept = merged.records
-        if len(kept) > len(names):
+        if each.removed and not (each.contact and each.last_modified):
+            names = None  # such a removal goes by a name, and may change it
+        elif len(kept) > len(names):
             names.append(identity(kept[-1]))
         if merged.answer is not None or merged.refused:
             outcomes.append(merged)

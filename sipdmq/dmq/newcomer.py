@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
+from math import inf
 from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from sipdmq.dmq.errands import SyncEnd
 from sipdmq.records import ClusterNode, NodeName
 
 __all__ = ["Newcomer", "Readiness", "SyncState"]
@@ -95,6 +97,8 @@ class Newcomer:
     """Seconds after which a donor is asked again that is there and has not sent everything."""
     ALONE: Final = 10.0
     """Seconds without any other node after which this one is alone."""
+    MARGIN: Final = 5.0
+    """Seconds by which two say differently when a node was started: they count whole ones, and messages take time."""
 
     def __init__(
         self,
@@ -121,13 +125,16 @@ class Newcomer:
         self._was_accepted = False
         self._donor: ClusterNode | None = None
         self._asked: set[NodeName] = set()
+        self._older: dict[NodeName, float] = {}  # nodes of ours that were there before this one: since when
         self._again: set[NodeName] = set()
         self._asked_at = 0.0
         self._received = 0
+        self._end: SyncEnd | None = None
+        self._giving: IDelayedCall | None = None
         self._is_wanting = False
         self._has_ours = False  # one of ours has told all that it had
         self._failed: set[NodeName] = set()
-        self._started_at = self._clock.seconds()
+        self._started_at = self._founded_at = self._clock.seconds()
         self._total = 0
         self._call: IDelayedCall | None = None
 
@@ -151,6 +158,12 @@ class Newcomer:
             return False
         return not self._is_wanting or self._clock.seconds() - self._started_at > self.WANTING
 
+    def end_of_sync(self, count: int) -> SyncEnd:
+        """
+        What is said at the end of a sync of so many records.
+        """
+        return SyncEnd(count, not self.is_complete, int(self._clock.seconds() - self._founded_at))
+
     def start(self, has_peers: bool) -> None:
         """
         @param has_peers: whether this node is to join others, or to wait for them.
@@ -164,6 +177,12 @@ class Newcomer:
         """
         Wait for nobody any more.
         """
+        self._wait_no_more()
+        if self._giving is not None:
+            self._giving.cancel()
+            self._giving = None
+
+    def _wait_no_more(self) -> None:
         self._donor = None
         if self._call is not None:
             self._call.cancel()
@@ -178,6 +197,7 @@ class Newcomer:
             self._owed.add(node.name)
 
     def _give_owed(self) -> None:
+        self._giving = None
         owed, self._owed = self._owed, set()
         for node in self._candidates():
             if node.name in owed and not node.is_sipdmq:
@@ -224,12 +244,17 @@ class Newcomer:
         if is_idle and lacks and is_due:
             self._next(node)
 
-    def older_met(self, node: ClusterNode) -> None:
+    def older_met(self, node: ClusterNode, age: float) -> None:
         """
         A node of ours was there before this one: what others were given here was not everything, nor what this one has,
-        where no node of ours has told it, or one that was new itself.
+        where no node of ours has told it, or one that was new itself, or had it from none that is as old as that.
+
+        @param age: seconds since that one was started.
         """
-        lacks = node.name not in self._asked and (self._is_wanting or not self._has_ours)
+        self._older[node.name] = self._clock.seconds() - age
+        lacks = node.name not in self._asked and (
+            self._is_wanting or not self._has_ours or self._knows_more(node.name)
+        )
         if self._donor is None and self.readiness.is_ready and (self._owed or lacks):
             self._asked.discard(node.name)
             self._next(node)
@@ -248,6 +273,7 @@ class Newcomer:
         """
         for names in (self._owed, self._asked, self._again, self._failed):
             names.discard(name)
+        self._older.pop(name, None)
 
     def records_received(self, sender: NodeName | None, count: int) -> None:
         """
@@ -256,29 +282,49 @@ class Newcomer:
         if self._donor is not None and sender == self._donor.name:
             self._received += count
             self._total += count
-            is_late = self._clock.seconds() - self._asked_at > self.LONGEST
-            if is_late and not self._is_patient():
-                self._finish()
-            else:
-                self._wait(self.QUIET)
+            self._check(self._donor)
 
-    def end_received(self, sender: NodeName | None, is_partial: bool = False) -> None:
+    def end_received(self, sender: NodeName | None, end: SyncEnd) -> None:
         """
-        A sipdmq donor has sent all that it has, and this node has taken it.
+        A sipdmq donor has sent all that it has. Where it is a newcomer itself, the next one is asked, too.
+        """
+        if self._donor is not None and sender == self._donor.name:
+            self._end = end
+            self._check(self._donor)
 
-        @param is_partial: it is a newcomer itself: the next one is asked, too.
-        """
-        if self._donor is None or sender != self._donor.name:
-            return
-        self._has_ours = True
-        self._failed.discard(self._donor.name)
-        self._is_wanting = is_partial
-        if is_partial:
-            self._next()
-        else:
-            self._failed.clear()
-            self._give_owed()
+    def _check(self, donor: ClusterNode) -> None:
+        end = self._end
+        is_late = self._clock.seconds() - self._asked_at > self.LONGEST
+        if end is not None and self._received >= end.records:
+            self._has_all_of(donor, end)
+        elif is_late and not self._is_patient():
             self._finish()
+        else:
+            self._wait(self.QUIET)
+
+    def _has_all_of(self, donor: ClusterNode, end: SyncEnd) -> None:
+        self._has_ours = True
+        self._failed.discard(donor.name)
+        self._is_wanting = end.is_partial
+        if end.is_partial:
+            self._next()
+            return
+        self._founded_at = min(self._founded_at, self._clock.seconds() - end.age)
+        self._failed.clear()
+        if self._owed and self._giving is None:
+            # The donor may have told something else meanwhile, so that a record of the sync is still on its way.
+            self._giving = self._clock.callLater(self.QUIET, self._give_owed)
+        apart = [node for node in self._candidates() if self._knows_more(node.name)]
+        if apart:
+            self._next(apart[0])
+        else:
+            self._finish()
+
+    def _knows_more(self, name: NodeName) -> bool:
+        """
+        Whether a node was there before the one from which this one has all: they were apart.
+        """
+        return name not in self._asked and self._older.get(name, inf) < self._founded_at - self.MARGIN
 
     def _is_patient(self) -> bool:
         """
@@ -350,6 +396,7 @@ class Newcomer:
         self._asked.add(donor.name)
         self._asked_at = self._clock.seconds()
         self._received = 0
+        self._end = None
         self._was_accepted = False
         self._wait(self.QUIET)
 
@@ -363,7 +410,7 @@ class Newcomer:
             self._wait(self.QUIET)
 
     def _finish(self) -> None:
-        self.stop()
+        self._wait_no_more()
         self.readiness.become(SyncState.READY, f"{self._total} records came in")
         again, self._again = self._again, set()
         for node in self._candidates():

@@ -68,7 +68,7 @@ class Outbox:
         self._place_of = place_of
         self._supersede = supersede
         self._between: dict[str, None] = {}  # keys of those that wait, in their order
-        self._sent_between: str | None = None  # the key of one that is unanswered: nothing else is sent
+        self._sent_between = ""  # the key of one that is unanswered: nothing else is sent
         self._waiting: dict[str, Change] = {}  # in the order in which the keys were put first
         self._halves: deque[tuple[str, ...]] = deque()  # keys in waiting that go together: of a batch that was refused
         self._sent: dict[int, tuple[tuple[str, ...], tuple[str, ...], tuple[Change, ...], float]] = {}
@@ -137,8 +137,6 @@ class Outbox:
         """
         Take a change.
 
-        @param key: empty for the end of a sync, which leaves when all before it is answered (L{Place.BETWEEN}): so who
-            hears it has all.
         @return: whether it waits now; if not, the box is dirty, or the node has no such channel.
         """
         if self.is_stopped:
@@ -161,8 +159,6 @@ class Outbox:
                 self._halves = deque(tuple(each for each in half if each != key) for half in self._halves)
             if self._place_of(fragment) is Place.BETWEEN:
                 self._between[key] = None
-        if not key:
-            self._between[key] = None
         self._waiting[key] = change
         self._size += size
         return True
@@ -174,7 +170,7 @@ class Outbox:
         @param room: bytes of fragments that a message may have; a single one that is longer comes alone.
         @return: L{None}: nothing now; see L{next_at}.
         """
-        if not self._waiting or len(self._sent) >= self._limits.window or self._sent_between is not None:
+        if not self._waiting or len(self._sent) >= self._limits.window or self._sent_between:
             return None
         if not self._pace.allows(now, len(self._waiting), bool(self._sent)):
             return None
@@ -200,7 +196,7 @@ class Outbox:
         @return: empty: L{_choose} has to look at each.
         """
         waiting = self._waiting
-        if self._halves or self._between or self._place_of is not None:
+        if self._halves or self._place_of is not None:
             return ()
         changes = tuple([waiting[key] for key in keys])
         if not self._sent_groups.isdisjoint([group for _, _, group in changes]):
@@ -275,7 +271,7 @@ class Outbox:
         self._sent_groups.difference_update(groups)
         is_earlier = number in self._earlier
         self._earlier.discard(number)
-        was_between, self._sent_between = self._sent_between, None
+        was_between, self._sent_between = self._sent_between, ""
         if outcome is Outcome.TAKEN:
             return ()
         if outcome is Outcome.LOST:
@@ -287,7 +283,7 @@ class Outbox:
         elif outcome is Outcome.BUSY:
             self._pace.was_busy(now)
             self._put_back(keys, changes)
-            if was_between is not None and was_between in self._waiting:
+            if was_between in self._waiting:
                 self._between = {was_between: None, **self._between}
         elif len(keys) == 1:
             return keys

@@ -130,7 +130,7 @@ class PresencePeer(SyncedPeer):
         """
         See L{IRepairer.encode}.
         """
-        return encode_sync_end(*change) if isinstance(change, SyncEnd) else encode(change)
+        return encode_sync_end(change) if isinstance(change, SyncEnd) else encode(change)
 
     def join(self, fragments: Iterable[bytes]) -> tuple[str, bytes]:
         """

@@ -36,7 +36,10 @@ _UPDATE, _SYNC, _SYNC_END = 1, 2, 5
 _MAX_BODY: Final = 60_000
 
 _KEYS: Final = frozenset(
-    ("action", "presentity", "t_new", "cur_etag", "sphere", "ruid", "body", "subscription", "by", "count", "partial")
+    (
+        *("action", "presentity", "t_new", "cur_etag", "sphere", "ruid", "body", "subscription", "by"),
+        *("count", "partial", "age"),
+    )
 )
 _PRESENTITY_KEYS: Final = frozenset(("domain", "user", "etag", "expires", "recv", "sender", "event"))
 _SUBSCRIPTION_KEYS: Final = frozenset(
@@ -117,8 +120,7 @@ def decode(body: bytes, events: Container[str]) -> Presence | None:
     if action == _SYNC:
         return SyncRequest()
     if action == _SYNC_END:
-        count, is_partial = read_number(document, "count", 0, 2**40), read_number(document, "partial", 0, 1)
-        return SyncEnd(count, bool(is_partial))
+        return SyncEnd.read(document)
     if action != _UPDATE:
         return None
     if "presentity" not in document:
@@ -204,11 +206,11 @@ def encode(update: PresentityUpdate) -> bytes:
     return write(values)
 
 
-def encode_sync_end(count: int, is_partial: bool = False) -> bytes:
+def encode_sync_end(end: SyncEnd) -> bytes:
     """
-    The last message of a sync between sipdmq nodes; see L{SyncEnd}.
+    The last message of a sync between sipdmq nodes.
     """
-    return b'{"action":%d,"count":%d%b}' % (_SYNC_END, count, b',"partial":1' if is_partial else b"")
+    return end.encode(_SYNC_END)
 
 
 def supersede(waiting: bytes, newer: bytes) -> bytes:

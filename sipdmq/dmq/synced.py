@@ -169,12 +169,12 @@ class SyncedPeer:
         self._donor.node_up(node)
         self.newcomer.node_up(node)
 
-    def older_met(self, node: ClusterNode) -> None:
+    def older_met(self, node: ClusterNode, age: float) -> None:
         """
         See L{ISynced.older_met}.
         """
         if self._asks:
-            self.newcomer.older_met(node)
+            self.newcomer.older_met(node, age)
 
     def forgotten(self, name: NodeName) -> None:
         """
@@ -230,7 +230,7 @@ class SyncedPeer:
         if sender is None or sender.is_local:
             return
         if isinstance(found, SyncEnd):
-            self.newcomer.end_received(sender.name, found.is_partial)
+            self.newcomer.end_received(sender.name, found)
         else:
             self._donor.serve(sender, self._sync_for(sender, found.is_ours))
 
@@ -263,7 +263,7 @@ class SyncedPeer:
         """
         The last thing of a sync. C{encode} gets it like a record.
         """
-        return self._replicator.put_for(node.name, self.channel, "", SyncEnd(count, not self.newcomer.is_complete))
+        return self._replicator.put_for(node.name, self.channel, "", self.newcomer.end_of_sync(count))
 
     def _owe(self, node: ClusterNode, age: float) -> None:
         self._replicator.owe(node.name, self.channel, age)

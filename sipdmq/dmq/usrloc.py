@@ -161,7 +161,7 @@ class UsrlocPeer(SyncedPeer):
         See L{IChannelPeer.encode}.
         """
         if isinstance(change, SyncEnd):
-            return encode_sync_end(change.records, change.is_partial)
+            return encode_sync_end(change)
         if change.is_gone:
             return self._form.encode_remove(change.binding, change.ruid, change.by)
         return self._form.encode_update(change.binding, change.ruid, change.by)

@@ -123,8 +123,7 @@ def _single(document: Mapping[str, Any]) -> tuple[Usrloc, ...]:
     if action == _SYNC:
         return (SyncRequest(document.get("ours") == 1),)
     if action == _SYNC_END:
-        count, is_partial = read_number(document, "count", 0, 2**40), read_number(document, "partial", 0, 1)
-        return (SyncEnd(count, bool(is_partial)),)
+        return (SyncEnd.read(document),)
     if action in (UPDATE, REMOVE):
         return (_record(document, action == REMOVE),)
     raise DecodeError("unknown action")
@@ -221,11 +220,11 @@ def _encode_any(record: UsrlocRecord) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def encode_sync_end(count: int, is_partial: bool = False) -> bytes:
+def encode_sync_end(end: SyncEnd) -> bytes:
     """
-    The last fragment of a sync between sipdmq nodes; see L{SyncEnd}.
+    The last fragment of a sync between sipdmq nodes.
     """
-    return b'{"action":%d,"count":%d%b}' % (_SYNC_END, count, b',"partial":1' if is_partial else b"")
+    return end.encode(_SYNC_END)
 
 
 def join(fragments: Iterable[bytes]) -> bytes:

@@ -221,12 +221,13 @@ class ISynced(Interface):
         @param node: L{ClusterNode<sipdmq.records.ClusterNode>}
         """
 
-    def older_met(node):
+    def older_met(node, age):
         """
         A node of ours was there before this one, and apart from it: this one may have told others that it had
         everything, and has not.
 
         @param node: L{ClusterNode<sipdmq.records.ClusterNode>}
+        @param age: seconds since it was started.
         """
 
     def forgotten(name):
@@ -306,7 +307,6 @@ class IReplicator(Interface):
         Into the outbox of one node: for syncs and repairs.
 
         @param node: L{NodeName<sipdmq.records.NodeName>}
-        @param key: empty: it leaves when all before it is answered.
         @param age: seconds since the change was made, or the oldest that the repair is about: if it gets lost once
             more, the next repair begins there.
         @return: L{None}, or a Deferred when much waits already: it fires when there is room for more.

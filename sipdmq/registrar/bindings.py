@@ -347,6 +347,7 @@ def apply_register(
         written.add(binding.ruid)
         if not update.expires_in:
             result[at] = _tombstone(register, binding, now, limits, new_ruid)
+            written.add(result[at].ruid)
         elif _has_identity(binding, update):
             result[at] = _bind(register, update, binding, now, new_ruid)
         else:
