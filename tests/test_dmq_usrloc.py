@@ -99,6 +99,17 @@ class InwardTests(UsrlocTestCase):
         self.assertEqual(self.receive(self.form.encode_remove(make_binding("k1", cseq=2), "k1")), 200)
         self.assertEqual((self.live(), self.told()), ([], []))
 
+    def test_a_contact_expires_when_our_clock_says_what_the_others_did(self) -> None:
+        """
+        Where that one is ahead by 5 s, it lives so much longer here.
+        """
+        their_now = int(self.now()) + 5
+        self.receive(update(self.form, expires_at=their_now + 60, last_modified=their_now), OURS)
+        self.clock.advance(64)
+        self.assertEqual(self.live(), ["k1"])
+        self.clock.advance(1)
+        self.assertEqual(self.live(), [])
+
     def test_what_cannot_be_read_is_400_and_changes_nothing(self) -> None:
         for body in (b"", b"{}", b"[]", b"x", b'{"action":99}', update(self.form).replace(b'"cseq":1', b'"cseq":-1')):
             self.assertEqual(self.receive(body), 400, body)
