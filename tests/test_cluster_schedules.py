@@ -41,8 +41,8 @@ class ScheduleTests(SynchronousTestCase):
         everything. 2541: one node did not hear that it was started anew. 1343: it stood still, and took a copy of the
         old last. 1464: it took a node for gone and back between two pings. 2514: it removed what one node had not heard
         of. 3247: it sent a change back by another name. 3257, 3755: what it had told a node came after that was started
-        anew. 3706: who had told something came back new, and late. 4788: a donor was never there again. 5921: it told a node
-        late what that had just given a newcomer without it.
+        anew. 3706: who had told something came back new, and late. 4788: a donor was never there again. 5921: it told a
+        node late what that had just given a newcomer without it.
         """
         for seed in (
             *(275, 397, 408, 492, 524, 673, 757, 834, 1030, 1170, 1343, 1464, 1848, 1952, 2514, 2541, 2987, 3247, 3257),
