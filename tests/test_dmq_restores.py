@@ -194,7 +194,7 @@ class ChannelTests(UsrlocTestCase):
         self.receive(late)
         self.assertEqual([(node, change.ruid) for node, _, change in self.cluster.put_ones], [(OURS.name, "late")])
         self.cluster.put_ones.clear()
-        self.clock.advance(10)
+        self.clock.advance(2)
         after = update(self.form, "after", aor="erin@example.org", last_modified=int(self.now()))
         self.receive(after)
         self.assertEqual(self.cluster.put_ones, [])

@@ -58,6 +58,11 @@ log = Logger()
 
 _UNDER_WAY: Final = 30
 """Seconds in which a change may still reach some node."""
+_RECENT: Final = 1
+"""
+Seconds before a sync in which a change of a Kamailio counts as made before it: no more, since each such change goes to
+the newcomer once more from each who gave it something.
+"""
 _YOUNG: Final = 60
 """Seconds after its start in which a node gets back what it had told before, in as many seconds."""
 
@@ -338,7 +343,7 @@ class UsrlocPeer(SyncedPeer):
         A Kamailio tells a change once, to those whom it lists by then. Where it comes here late, this node has just
         given a newcomer everything without it.
         """
-        late = min(self._now() + CLOCKS - change.binding.last_modified, _UNDER_WAY)
+        late = min(self._now() + _RECENT - change.binding.last_modified, _UNDER_WAY)
         newcomers = [
             node for node in self._others() if node.is_sipdmq and self._donor.served_since(node.name) <= late
         ]
