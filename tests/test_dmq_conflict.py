@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipdmq.core.contacts import PERMANENT, identity, known_until
 from sipdmq.core.domains import Domains
 from sipdmq.dmq.conflict import Answer, Limits, Merged, merge
+from sipdmq.dmq.merging import merge_all
 from sipdmq.dmq.order import rank
 from sipdmq.dmq.owner import FlowTokens
 from sipdmq.dmq.usrloc_form import UsrlocForm
@@ -51,6 +52,29 @@ def run(records: Sequence[Binding], *incoming: Binding) -> Merged:
     for each in incoming:
         merged = merge(merged.records, each, NOW, LIMITS, FORM.content)
     return merged
+
+
+class MergeAllTests(SynchronousTestCase):
+    """
+    All of one message, whose identities are looked up once.
+    """
+
+    def test_as_one_after_the_other(self) -> None:
+        for seed in range(300):
+            chance = random.Random(seed)
+            records = [
+                (gone if chance.random() < 0.4 else record)(
+                    f"r{chance.randrange(3)}",
+                    chance.choice(("sip:a@h1", "sip:a@h2", "sip:a@h3;x=" + 120 * "y")),
+                    last_modified=EPOCH + chance.randrange(6),
+                    cseq=chance.randrange(4),
+                )
+                for _ in range(8)
+            ]
+            known = tuple(run((), *records[:4]).records)
+            outcomes: list[Merged] = []
+            found = merge_all(records[4:], NOW, LIMITS, FORM.content, outcomes, known)
+            self.assertEqual(list(found), list(run(known, *records[4:]).records), f"seed {seed}")
 
 
 def live(records: Sequence[Binding]) -> list[tuple[str, int]]:

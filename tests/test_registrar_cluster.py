@@ -63,6 +63,16 @@ class IdentityTests(BindingsTestCase):
         self.assertEqual((binding.ruid, binding.removed, binding.is_hidden), ("r1", False, False))
 
 
+    def test_a_hidden_record_is_removed_under_a_name_of_its_own(self) -> None:
+        """
+        Under its old one a Kamailio has another contact, which would go.
+        """
+        self.records = (make_binding("r9", contact="sip:a@h", removed=True, is_hidden=True),)
+        self.register("Contact: <sip:a@h>;expires=0, <sip:a@h>;expires=0")
+        (binding,) = self.records
+        self.assertEqual((binding.ruid, binding.removed, binding.is_hidden), ("r1", True, False))
+
+
 class TombstoneTests(SynchronousTestCase):
     """
     A removal is remembered until the latest C{expires} known for the removed binding plus 60 s, at least 10 minutes.
