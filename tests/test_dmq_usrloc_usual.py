@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipdmq.core.contacts import identity
 from sipdmq.dmq import conflict, usrloc_json
 from sipdmq.dmq.usrloc_json import decode, encode, join
 from sipdmq.dmq.usrloc_records import Usrloc, UsrlocRecord
@@ -185,6 +186,10 @@ class PlainUriTests(SynchronousTestCase):
             self.assertFalse(is_plain_uri(text), text)
 
 
+def names(records: Any) -> list[str]:
+    return [identity(each) for each in records]
+
+
 class MergeTests(SynchronousTestCase):
     @settings(max_examples=400, deadline=None)
     @given(st.lists(RECORDS, max_size=2), RECORDS, st.integers(-1, 3), st.sampled_from((0, 1, 50)))
@@ -192,11 +197,11 @@ class MergeTests(SynchronousTestCase):
         limits = LIMITS._replace(contacts=contacts)
         records: Any = ()
         for each in before:
-            records = conflict.merge_any(records, each, NOW, LIMITS, FORM.content).records
+            records = conflict.merge_any(records, each, NOW, LIMITS, FORM.content, names(records)).records
         another = incoming._replace(last_modified=max(0, incoming.last_modified + modified))
         for each in (incoming, another, *records[:1]):
             short = conflict.merge(records, each, NOW, limits, FORM.content)
-            full = conflict.merge_any(records, each, NOW, limits, FORM.content)
+            full = conflict.merge_any(records, each, NOW, limits, FORM.content, names(records))
             self.assertEqual((tuple(short.records), *short[1:]), (tuple(full.records), *full[1:]))
 
     def test_the_usual_ways_are_taken(self) -> None:

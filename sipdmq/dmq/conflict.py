@@ -161,7 +161,9 @@ def merge(
     @param now: seconds since the epoch.
     """
     plain = at_a_glance(records, incoming, now, limits)
-    return merge_any(records, incoming, now, limits, encode) if plain is None else Merged(plain)
+    if plain is not None:
+        return Merged(plain)
+    return merge_any(records, incoming, now, limits, encode, [identity(record) for record in records])
 
 
 def at_a_glance(
@@ -185,18 +187,16 @@ def merge_any(
     now: int,
     limits: Limits,
     encode: Encode,
-    names: Sequence[str] | None = None,
+    names: Sequence[str],
 ) -> Merged:
     """
     As L{merge}, whatever the records are. A new one comes last, the others keep their places.
 
-    @param names: their identities, where these are known.
+    @param names: their identities.
     """
     if incoming.last_modified > now + limits.clock_error:
         return Merged(records, None, "last_modified lies in the future")
     name = identity(incoming)
-    if names is None:
-        names = [identity(record) for record in records]
     at = names.index(name) if name in names else None
     if incoming.removed and not (incoming.contact and incoming.last_modified):
         # It says too little of what it removes to be one more record: it goes by its name alone.

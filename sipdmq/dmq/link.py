@@ -181,7 +181,7 @@ class Link:
         The node speaks on a channel: so it has it, whatever it answered before.
         """
         box = self._boxes.get(channel)
-        if box is not None and box.is_stopped:
+        if box is not None:
             box.reopen()
 
     def restarted(self) -> None:

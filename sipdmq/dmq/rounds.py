@@ -41,12 +41,7 @@ class Rounds:
         def due() -> None:
             late = self._clock.seconds() - due_at
             self.every(name, interval, do)
-            try:
-                if late > OVERSLEPT:
-                    self._overslept(late)
-                do()
-            except Exception:  # noqa: BLE001 - the edge of timers
-                log.failure("{name} broke", name=name)
+            self._do(name, do, late)
 
         self._calls[name] = self._clock.callLater(interval, due)
 
@@ -59,12 +54,17 @@ class Rounds:
 
         def due() -> None:
             del self._calls[name]
-            try:
-                do()
-            except Exception:  # noqa: BLE001 - the edge of timers
-                log.failure("{name} broke", name=name)
+            self._do(name, do)
 
         self._calls[name] = self._clock.callLater(delay, due)
+
+    def _do(self, name: str, do: Callable[[], object], late: float = 0.0) -> None:
+        try:
+            if late > OVERSLEPT:
+                self._overslept(late)
+            do()
+        except Exception:  # noqa: BLE001 - the edge of timers
+            log.failure("{name} broke", name=name)
 
     def stop(self) -> None:
         """

@@ -75,7 +75,7 @@ class Unanswered:
     """
 
     def __init__(self) -> None:
-        self._sent: dict[tuple[str, int], Sent] = {}
+        self._sent: dict[Sent, None] = {}
 
     def __len__(self) -> int:
         return len(self._sent)
@@ -85,7 +85,7 @@ class Unanswered:
         """
         When the oldest was sent, seconds; infinity: there is none.
         """
-        for sent in self._sent.values():
+        for sent in self._sent:
             return sent.since
         return inf
 
@@ -93,7 +93,7 @@ class Unanswered:
         """
         One more.
         """
-        self._sent[sent.channel, sent.batch.number] = sent
+        self._sent[sent] = None
 
     def take(self, sent: Sent) -> bool:
         """
@@ -101,16 +101,15 @@ class Unanswered:
 
         @return: whether it did.
         """
-        key = sent.channel, sent.batch.number
-        if self._sent.get(key) is not sent:
+        if sent not in self._sent:
             return False
-        del self._sent[key]
+        del self._sent[sent]
         return True
 
     def take_all(self) -> tuple[Sent, ...]:
         """
         None of them waits any longer.
         """
-        taken = tuple(self._sent.values())
+        taken = tuple(self._sent)
         self._sent.clear()
         return taken

@@ -37,7 +37,6 @@ log = Logger()
 JOB_TIMEOUT: Final = 30.0
 """Seconds that a channel may take for one message; then it is answered with 500, and the worker is free again."""
 
-
 _MAX_SHOWN: Final = 1000
 
 Router = Callable[[IServerTransaction, ChannelMessage], bool]
